@@ -1,0 +1,94 @@
+// Structured logs: one logfmt line an event, on standard error.
+//
+//   Logger log("learner", "learner-0", LogLevel::kInfo, clock, StderrSink());
+//   log.Info("step done", {{"step", 7}, {"loss", 0.031}, {"status", status}});
+//   time=2026-11-22T15:04:05.678Z level=info service=learner instance=learner-0 msg="step done"
+//   step=7 loss=0.031
+//
+// A log is for people: nothing may read one to decide anything, tests included. Thread-safe; a line
+// is written by one call, so lines do not mix. A copy is cheap and writes to the same sink. The
+// clock outlives all copies.
+#ifndef CRESCENDO_COMMON_OS_LOG_H_
+#define CRESCENDO_COMMON_OS_LOG_H_
+
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <type_traits>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+#include "common/base/clock.h"
+
+namespace crescendo {
+
+enum class LogLevel { kDebug = 0, kInfo, kWarn, kError };
+
+// "debug", "info", "warn", "error"; nullopt for anything else.
+std::optional<LogLevel> ParseLogLevel(absl::string_view name);
+
+// A value as text; made from numbers, bools, strings, durations and statuses.
+class LogValue {
+ public:
+  template <typename T, std::enable_if_t<std::is_arithmetic_v<T>, int> = 0>
+  LogValue(T value) {  // NOLINT(google-explicit-constructor)
+    if constexpr (std::is_same_v<T, bool>) {
+      text_ = value ? "true" : "false";
+    } else {
+      text_ = absl::StrCat(value);
+    }
+  }
+  LogValue(absl::string_view value) : text_(value) {}   // NOLINT(google-explicit-constructor)
+  LogValue(const char* value) : text_(value) {}         // NOLINT(google-explicit-constructor)
+  LogValue(const std::string& value) : text_(value) {}  // NOLINT(google-explicit-constructor)
+  LogValue(absl::Duration value) : text_(absl::FormatDuration(value)) {}  // NOLINT
+  LogValue(const absl::Status& value) : text_(value.ToString()) {}        // NOLINT
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+struct LogField {
+  absl::string_view key;
+  LogValue value;
+};
+
+// Takes a whole line, newline included. Called from many threads at once.
+using LogSink = std::function<void(absl::string_view line)>;
+LogSink StderrSink();
+
+class Logger {
+ public:
+  // `service` and `instance` stand in every line; `clock` must outlive the logger and its copies.
+  Logger(absl::string_view service, absl::string_view instance, LogLevel level, Clock* clock,
+         LogSink sink);
+
+  void Debug(absl::string_view message, std::initializer_list<LogField> fields = {}) const;
+  void Info(absl::string_view message, std::initializer_list<LogField> fields = {}) const;
+  void Warn(absl::string_view message, std::initializer_list<LogField> fields = {}) const;
+  void Error(absl::string_view message, std::initializer_list<LogField> fields = {}) const;
+
+  // Whether lines of `level` are written: to skip the making of costly fields.
+  bool Enabled(LogLevel level) const { return level >= level_; }
+
+ private:
+  void Log(LogLevel level, absl::string_view message, std::initializer_list<LogField> fields) const;
+
+  LogLevel level_;
+  Clock* clock_;
+  std::string fixed_fields_;
+  std::shared_ptr<const LogSink> sink_;
+};
+
+// A logger that writes nowhere: for tests.
+Logger NullLogger();
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_COMMON_OS_LOG_H_

@@ -1,0 +1,55 @@
+// What a service's main needs of the process it runs in: the request to stop, and the memory in
+// use.
+#ifndef CRESCENDO_COMMON_OS_PROCESS_H_
+#define CRESCENDO_COMMON_OS_PROCESS_H_
+
+#include <cstdint>
+#include <thread>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace crescendo {
+
+// SIGTERM and SIGINT as something to wait for. Make one in main before any other thread starts: it
+// blocks both signals in the calling thread, and threads started later inherit that. A second
+// signal ends the process at once with status 128 + signal. Thread-safe. A process has at most one.
+//
+// A child made by fork and exec inherits the blocked signals: call UnblockStopSignals between the
+// two.
+class StopSignal {
+ public:
+  StopSignal();
+  ~StopSignal();
+  StopSignal(const StopSignal&) = delete;
+  StopSignal& operator=(const StopSignal&) = delete;
+
+  // Blocks until a stop was asked for or `timeout` passed; whether one was asked for.
+  bool WaitFor(absl::Duration timeout) const;
+  bool requested() const { return WaitFor(absl::ZeroDuration()); }
+  // Asks from inside, as a signal would.
+  void Request();
+  // The signal's number, 0 when there was none (or when asked from inside).
+  int signal_number() const;
+
+ private:
+  void Run();
+
+  mutable absl::Mutex mutex_;
+  bool requested_ ABSL_GUARDED_BY(mutex_) = false;
+  int signal_number_ ABSL_GUARDED_BY(mutex_) = 0;
+  int signal_fd_ = -1;
+  int quit_fd_ = -1;
+  std::thread thread_;
+};
+
+// Async-signal-safe: for a child between fork and exec.
+void UnblockStopSignals();
+
+// Bytes of physical memory that the process holds now, and the most it ever held; 0 when unknown.
+int64_t ResidentBytes();
+int64_t PeakResidentBytes();
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_COMMON_OS_PROCESS_H_

@@ -1,0 +1,182 @@
+// The real file system keeps the promises of env.h, logs are logfmt, and a signal becomes a request
+// to stop.
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "catch2/catch.hpp"
+#include "common/os/env.h"
+#include "common/os/log.h"
+#include "common/os/posix_env.h"
+#include "common/os/process.h"
+
+namespace crescendo {
+namespace {
+
+// A folder of its own for each test, removed at the end.
+class TempDir {
+ public:
+  TempDir() {
+    std::string name = "/tmp/crescendo_os_test_XXXXXX";
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    path_ = name;
+  }
+  ~TempDir() { (void)files->RemoveTree(path_); }
+  std::string operator/(const char* name) const { return JoinPath(path_, name); }
+  const std::string& path() const { return path_; }
+  std::unique_ptr<FileSystem> files = MakePosixFileSystem();
+
+ private:
+  std::string path_;
+};
+
+class FixedClock : public Clock {
+ public:
+  absl::Time Now() override { return absl::FromUnixMillis(1'700'000'000'123); }
+  void SleepFor(absl::Duration) override {}
+};
+
+TEST_CASE("a written file reads back, replaces the old one and leaves no temporary") {
+  TempDir dir;
+  REQUIRE(dir.files->WriteFile(dir / "a", "one").ok());
+  REQUIRE(dir.files->WriteFile(dir / "a", std::string("two\0three", 9)).ok());
+  CHECK(*dir.files->ReadFile(dir / "a", 9) == std::string("two\0three", 9));
+  CHECK(*dir.files->FileSize(dir / "a") == 9);
+  CHECK(*dir.files->ListDir(dir.path()) == std::vector<std::string>{"a"});
+}
+
+TEST_CASE("a file longer than the bound is refused with its name") {
+  TempDir dir;
+  REQUIRE(dir.files->WriteFile(dir / "a", "0123456789").ok());
+  const auto read = dir.files->ReadFile(dir / "a", 9);
+  CHECK(read.status().code() == absl::StatusCode::kResourceExhausted);
+  CHECK(std::string(read.status().message()) ==
+        absl::StrCat("read ", dir / "a", ": longer than the bound of 9 bytes"));
+  CHECK(dir.files->ReadFile("/proc/self/status", 64).status().code() ==
+        absl::StatusCode::kResourceExhausted);
+  CHECK(dir.files->ReadFile("/proc/self/status", 1 << 20).ok());
+}
+
+TEST_CASE("an atomic file that is not committed leaves the old contents and nothing else") {
+  TempDir dir;
+  REQUIRE(dir.files->WriteFile(dir / "a", "old").ok());
+  {
+    auto file = dir.files->CreateAtomic(dir / "a");
+    REQUIRE(file.ok());
+    REQUIRE((*file)->Append("new").ok());
+  }
+  CHECK(*dir.files->ReadFile(dir / "a", 100) == "old");
+  CHECK(dir.files->ListDir(dir.path())->size() == 1);
+}
+
+TEST_CASE("appends go to the end, also after the file is opened again") {
+  TempDir dir;
+  for (const char* part : {"a", "b"}) {
+    auto file = dir.files->OpenAppend(dir / "log");
+    REQUIRE(file.ok());
+    REQUIRE((*file)->Append(part).ok());
+    REQUIRE((*file)->Append("\n").ok());
+    REQUIRE((*file)->Sync().ok());
+  }
+  CHECK(*dir.files->ReadFile(dir / "log", 100) == "a\nb\n");
+}
+
+TEST_CASE("a mapping keeps its bytes when the file is replaced") {
+  TempDir dir;
+  REQUIRE(dir.files->WriteFile(dir / "a", "old").ok());
+  auto map = dir.files->MemoryMap(dir / "a");
+  REQUIRE(map.ok());
+  REQUIRE(dir.files->WriteFile(dir / "a", "replaced").ok());
+  CHECK(std::string((*map)->bytes().begin(), (*map)->bytes().end()) == "old");
+  REQUIRE(dir.files->WriteFile(dir / "empty", "").ok());
+  CHECK((*dir.files->MemoryMap(dir / "empty"))->bytes().empty());
+  CHECK(dir.files->MemoryMap(dir.path()).status().code() == absl::StatusCode::kInvalidArgument);
+}
+
+TEST_CASE("folders are made, listed in order, renamed and removed whole") {
+  TempDir dir;
+  REQUIRE(dir.files->MakeDirs(dir / "x/y/z").ok());
+  REQUIRE(dir.files->MakeDirs(dir / "x/y/z").ok());
+  REQUIRE(dir.files->MakeDirs(dir / "x/a/").ok());
+  REQUIRE(dir.files->WriteFile(dir / "x/y/f", "1").ok());
+  CHECK(*dir.files->ListDir(dir / "x/y") == std::vector<std::string>{"f", "z"});
+  REQUIRE(dir.files->Rename(dir / "x/y/f", dir / "x/g").ok());
+  CHECK(dir.files->Exists(dir / "x/g"));
+  CHECK_FALSE(dir.files->IsDirectory(dir / "x/g"));
+  CHECK(dir.files->Remove(dir / "x").code() == absl::StatusCode::kAlreadyExists);
+  CHECK(dir.files->MakeDirs(dir / "x/g/h").code() == absl::StatusCode::kNotFound);
+  REQUIRE(dir.files->RemoveTree(dir / "x").ok());
+  CHECK_FALSE(dir.files->Exists(dir / "x"));
+  CHECK(dir.files->RemoveTree(dir / "x").ok());
+}
+
+TEST_CASE("a missing file is NOT_FOUND and names operation and path") {
+  TempDir dir;
+  CHECK(dir.files->ReadFile(dir / "no", 1).status().ToString() ==
+        absl::StrCat("NOT_FOUND: open ", dir / "no", ": No such file or directory"));
+  CHECK(dir.files->WriteFile(dir / "no/a", "").code() == absl::StatusCode::kNotFound);
+}
+
+TEST_CASE("paths are joined and taken apart") {
+  CHECK(JoinPath("a", "b") == "a/b");
+  CHECK(JoinPath("a/", "b") == "a/b");
+  CHECK(JoinPath("", "b") == "b");
+  CHECK(DirName("a/b") == "a");
+  CHECK(DirName("/a") == "/");
+  CHECK(DirName("a") == ".");
+  CHECK(BaseName("a/b") == "b");
+}
+
+TEST_CASE("log lines are logfmt, quoted where needed, and below the level silent") {
+  FixedClock clock;
+  std::string out;
+  Logger log("learner", "learner-0", LogLevel::kInfo, &clock,
+             [&out](absl::string_view line) { absl::StrAppend(&out, line); });
+  log.Debug("hidden");
+  log.Info("step done", {{"step", 7},
+                         {"loss", 0.5},
+                         {"ok", true},
+                         {"took", absl::Milliseconds(1500)},
+                         {"text", "a=\"b\"\n\x01"},
+                         {"empty", ""},
+                         {"status", absl::NotFoundError("x y")}});
+  CHECK(out ==
+        "time=2023-11-14T22:13:20.123Z level=info service=learner instance=learner-0 msg=\"step "
+        "done\" step=7 "
+        "loss=0.5 ok=true took=1.5s text=\"a=\\\"b\\\"\\n\\x01\" empty=\"\" status=\"NOT_FOUND: x "
+        "y\"\n");
+  out.clear();
+  log.Error("long", {{"v", std::string(100'000, 'x')}});
+  CHECK(out.size() < 9000);
+  CHECK(ParseLogLevel("warn") == LogLevel::kWarn);
+  CHECK_FALSE(ParseLogLevel("loud").has_value());
+}
+
+TEST_CASE("a signal is a request to stop, and so is Request") {
+  {
+    StopSignal stop;
+    CHECK_FALSE(stop.requested());
+    REQUIRE(kill(getpid(), SIGTERM) == 0);
+    CHECK(stop.WaitFor(absl::Seconds(30)));
+    CHECK(stop.signal_number() == SIGTERM);
+  }
+  StopSignal stop;
+  stop.Request();
+  CHECK(stop.requested());
+  CHECK(stop.signal_number() == 0);
+}
+
+TEST_CASE("the clock goes forward and memory is measured") {
+  const auto clock = MakeRealClock();
+  const absl::Time first = clock->Now();
+  CHECK(clock->Now() >= first);
+  CHECK(ResidentBytes() > 0);
+  CHECK(PeakResidentBytes() >= ResidentBytes() / 2);
+}
+
+}  // namespace
+}  // namespace crescendo
