@@ -1,5 +1,5 @@
-// A bounded queue between threads. Every queue of the system is one of these: it has a bound, it can be closed, and a
-// wait on it has a deadline.
+// A bounded queue between threads. Every queue of the system is one of these: it has a bound, it
+// can be closed, and a wait on it has a deadline.
 #ifndef CRESCENDO_COMMON_BASE_BOUNDED_QUEUE_H_
 #define CRESCENDO_COMMON_BASE_BOUNDED_QUEUE_H_
 
@@ -15,7 +15,8 @@
 
 namespace crescendo {
 
-// Thread-safe, first in first out. After Close() nothing is accepted, and what is inside can still be taken.
+// Thread-safe, first in first out. After Close() nothing is accepted, and what is inside can still
+// be taken.
 template <typename T>
 class BoundedQueue {
  public:
@@ -38,7 +39,8 @@ class BoundedQueue {
     return true;
   }
 
-  // Blocks until there is an item; nullopt when that took longer than `timeout`, or closed and empty.
+  // Blocks until there is an item; nullopt when that took longer than `timeout`, or closed and
+  // empty.
   std::optional<T> Pop(absl::Duration timeout) {
     absl::MutexLock lock(&mutex_);
     mutex_.AwaitWithTimeout(absl::Condition(this, &BoundedQueue::HasItemOrClosed), timeout);
@@ -48,11 +50,13 @@ class BoundedQueue {
     return item;
   }
 
-  // All items at once, waiting for the first as Pop does. Empty on time-out, or when closed and empty.
+  // All items at once, waiting for the first as Pop does. Empty on time-out, or when closed and
+  // empty.
   std::vector<T> PopAll(absl::Duration timeout) {
     absl::MutexLock lock(&mutex_);
     mutex_.AwaitWithTimeout(absl::Condition(this, &BoundedQueue::HasItemOrClosed), timeout);
-    std::vector<T> out(std::make_move_iterator(items_.begin()), std::make_move_iterator(items_.end()));
+    std::vector<T> out(std::make_move_iterator(items_.begin()),
+                       std::make_move_iterator(items_.end()));
     items_.clear();
     return out;
   }

@@ -1,5 +1,5 @@
-// Time is handed in: a core gets `now` with each event, an adapter gets a Clock. The real one is in common/os, a
-// simulated one in tests/support.
+// Time is handed in: a core gets `now` with each event, an adapter gets a Clock. The real one is in
+// common/os, a simulated one in tests/support.
 #ifndef CRESCENDO_COMMON_BASE_CLOCK_H_
 #define CRESCENDO_COMMON_BASE_CLOCK_H_
 
@@ -11,7 +11,8 @@ namespace crescendo {
 class Clock {
  public:
   virtual ~Clock() = default;
-  // Wall time. Within a process it never goes backwards: it is the wall time at start plus monotonic time since.
+  // Wall time. Within a process it never goes backwards: it is the wall time at start plus
+  // monotonic time since.
   virtual absl::Time Now() = 0;
   // Blocks the calling thread. Only adapters and command-line programs call it, never a core.
   virtual void SleepFor(absl::Duration duration) = 0;

@@ -29,7 +29,8 @@ uint32_t ExtendPortable(uint32_t crc, const char* data, size_t size) {
 }
 
 #if defined(__x86_64__)
-__attribute__((target("sse4.2"))) uint32_t ExtendSse42(uint32_t crc, const char* data, size_t size) {
+__attribute__((target("sse4.2"))) uint32_t ExtendSse42(uint32_t crc, const char* data,
+                                                       size_t size) {
   uint64_t wide = crc;
   for (; size >= 8; data += 8, size -= 8) {
     uint64_t word;

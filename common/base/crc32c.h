@@ -9,7 +9,8 @@
 
 namespace crescendo {
 
-// The checksum of `bytes` appended to data whose checksum is `crc` (0 for none). Uses SSE 4.2 where the CPU has it.
+// The checksum of `bytes` appended to data whose checksum is `crc` (0 for none). Uses SSE 4.2 where
+// the CPU has it.
 uint32_t ExtendCrc32c(uint32_t crc, absl::string_view bytes);
 inline uint32_t Crc32c(absl::string_view bytes) { return ExtendCrc32c(0, bytes); }
 

@@ -10,7 +10,8 @@
 
 namespace crescendo {
 
-// A number with a meaning: explicit to make, ordered, hashable (absl), printable. value() is the bare number.
+// A number with a meaning: explicit to make, ordered, hashable (absl), printable. value() is the
+// bare number.
 template <typename Tag, typename T>
 class StrongId {
  public:
@@ -31,9 +32,11 @@ class StrongId {
   T value_{};
 };
 
-// The place of a group in the run's seeded order. The same group keeps its id through re-leases and restarts.
+// The place of a group in the run's seeded order. The same group keeps its id through re-leases and
+// restarts.
 using GroupId = StrongId<struct GroupIdTag, uint64_t>;
-// Count of published optimizer steps: 0 is the base model. Every token records the version that produced it.
+// Count of published optimizer steps: 0 is the base model. Every token records the version that
+// produced it.
 using PolicyVersion = StrongId<struct PolicyVersionTag, int64_t>;
 // A training step; step k makes version k + 1 from the groups of its plan.
 using StepId = StrongId<struct StepIdTag, int64_t>;

@@ -7,23 +7,24 @@
 
 namespace crescendo::limits {
 
-// The protocol of proto/crescendo/v1. Services of another version are refused when they introduce themselves.
+// The protocol of proto/crescendo/v1. Services of another version are refused when they introduce
+// themselves.
 inline constexpr uint32_t kProtocolVersion = 1;
 
 // Messages.
-inline constexpr size_t kMessageBytesMax = 20u << 20;        // any gRPC message
-inline constexpr size_t kWeightChunkBytes = 16u << 20;       // payload of one weight chunk
-inline constexpr size_t kResponseTextBytesMax = 4u << 20;    // a completion's text, as graded
-inline constexpr size_t kProblemTextBytesMax = 1u << 20;     // a problem's text
-inline constexpr size_t kGoldTextBytesMax = 64u << 10;       // a gold answer
+inline constexpr size_t kMessageBytesMax = 20u << 20;      // any gRPC message
+inline constexpr size_t kWeightChunkBytes = 16u << 20;     // payload of one weight chunk
+inline constexpr size_t kResponseTextBytesMax = 4u << 20;  // a completion's text, as graded
+inline constexpr size_t kProblemTextBytesMax = 1u << 20;   // a problem's text
+inline constexpr size_t kGoldTextBytesMax = 64u << 10;     // a gold answer
 inline constexpr size_t kConfigFileBytesMax = 1u << 20;
 static_assert(kWeightChunkBytes + (1u << 20) < kMessageBytesMax);
 static_assert(kResponseTextBytesMax + kProblemTextBytesMax + kGoldTextBytesMax < kMessageBytesMax);
 
 // A sample.
-inline constexpr int kContextTokensMax = 1 << 20;   // prompt and completion
-inline constexpr int kGroupSamplesMax = 1024;       // G
-inline constexpr int kChunkTokensMax = 4096;        // tokens in one sample chunk
+inline constexpr int kContextTokensMax = 1 << 20;  // prompt and completion
+inline constexpr int kGroupSamplesMax = 1024;      // G
+inline constexpr int kChunkTokensMax = 4096;       // tokens in one sample chunk
 inline constexpr int kVocabularyMax = 1 << 20;
 static_assert(kChunkTokensMax * 16 < static_cast<int>(kMessageBytesMax));
 

@@ -11,9 +11,7 @@ uint64_t SplitMix64Finalize(uint64_t z) {
   return z ^ (z >> 31);
 }
 
-double OpenUniform(uint64_t bits) {
-  return (static_cast<double>(bits >> 11) + 0.5) * 0x1.0p-53;
-}
+double OpenUniform(uint64_t bits) { return (static_cast<double>(bits >> 11) + 0.5) * 0x1.0p-53; }
 
 }  // namespace
 
@@ -32,7 +30,8 @@ std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<u
 }
 
 uint64_t MixSeed(uint64_t a, uint64_t b) {
-  return SplitMix64Finalize(SplitMix64Finalize(a + 0x9E3779B97F4A7C15u) ^ (b + 0x632BE59BD9B4E019u));
+  return SplitMix64Finalize(SplitMix64Finalize(a + 0x9E3779B97F4A7C15u) ^
+                            (b + 0x632BE59BD9B4E019u));
 }
 
 double TokenUniform(uint64_t run_seed, uint64_t group, uint32_t sample, uint32_t position) {
@@ -44,17 +43,18 @@ double TokenUniform(uint64_t run_seed, uint64_t group, uint32_t sample, uint32_t
 
 uint64_t CounterRng::Next() {
   const uint64_t block = position_ / 2;
-  const std::array<uint32_t, 4> out = Philox4x32(
-      {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
-       static_cast<uint32_t>(stream_), static_cast<uint32_t>(stream_ >> 32)},
-      {static_cast<uint32_t>(seed_), static_cast<uint32_t>(seed_ >> 32)});
+  const std::array<uint32_t, 4> out =
+      Philox4x32({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+                  static_cast<uint32_t>(stream_), static_cast<uint32_t>(stream_ >> 32)},
+                 {static_cast<uint32_t>(seed_), static_cast<uint32_t>(seed_ >> 32)});
   const size_t half = 2 * (position_ % 2);
   ++position_;
   return (uint64_t{out[half]} << 32) | out[half + 1];
 }
 
 uint64_t CounterRng::Below(uint64_t bound) {
-  const uint64_t threshold = (0 - bound) % bound;  // 2^64 mod bound: values below it would be counted once more
+  const uint64_t threshold =
+      (0 - bound) % bound;  // 2^64 mod bound: values below it would be counted once more
   while (true) {
     const uint64_t value = Next();
     if (value >= threshold) return value % bound;

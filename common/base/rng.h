@@ -1,7 +1,9 @@
-// Counter-based random numbers: the draw at a counter is a pure function of (key, counter), so a token's draw does not
-// depend on the worker, the batch or the slot, and a resumed run draws what the first would have.
+// Counter-based random numbers: the draw at a counter is a pure function of (key, counter), so a
+// token's draw does not depend on the worker, the batch or the slot, and a resumed run draws what
+// the first would have.
 //
-// Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). Thread-safe: no state.
+// Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+// Thread-safe: no state.
 #ifndef CRESCENDO_COMMON_BASE_RNG_H_
 #define CRESCENDO_COMMON_BASE_RNG_H_
 
@@ -15,14 +17,17 @@ namespace crescendo {
 // The ten-round Philox bijection; the known-answer vectors of Random123 hold (tests/unit/base).
 std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
 
-// A well-mixed 64-bit value of (a, b): to derive one seed from another (SplitMix64 finalizer over both).
+// A well-mixed 64-bit value of (a, b): to derive one seed from another (SplitMix64 finalizer over
+// both).
 uint64_t MixSeed(uint64_t a, uint64_t b);
 
-// Uniform in the open interval (0, 1), 53 bits: the draw of one token. `position` counts from the first sampled token.
+// Uniform in the open interval (0, 1), 53 bits: the draw of one token. `position` counts from the
+// first sampled token.
 double TokenUniform(uint64_t run_seed, uint64_t group, uint32_t sample, uint32_t position);
 
 // A sequential generator over Philox for shuffles, synthetic data and simulations. Satisfies
-// UniformRandomBitGenerator, but prefer the members: standard distributions differ between libraries.
+// UniformRandomBitGenerator, but prefer the members: standard distributions differ between
+// libraries.
 class CounterRng {
  public:
   using result_type = uint64_t;

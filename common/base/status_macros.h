@@ -1,7 +1,8 @@
 // Propagation of absl::Status, and CHECK for bugs.
 //
-// Expected failures are values of absl::Status that name the operation, the place (peer, file, field), what was expected
-// and what was found. A broken invariant of our own is a bug: CRESCENDO_CHECK ends the process, in release builds too.
+// Expected failures are values of absl::Status that name the operation, the place (peer, file,
+// field), what was expected and what was found. A broken invariant of our own is a bug:
+// CRESCENDO_CHECK ends the process, in release builds too.
 #ifndef CRESCENDO_COMMON_BASE_STATUS_MACROS_H_
 #define CRESCENDO_COMMON_BASE_STATUS_MACROS_H_
 
@@ -25,11 +26,11 @@ absl::Status Annotate(const absl::Status& status, absl::string_view context);
 #define CRESCENDO_CONCAT(a, b) CRESCENDO_CONCAT_INNER(a, b)
 
 // Returns the status from the enclosing function when it is not OK.
-#define RETURN_IF_ERROR(expression)                               \
-  do {                                                            \
+#define RETURN_IF_ERROR(expression)                                     \
+  do {                                                                  \
     if (absl::Status status_macro = (expression); !status_macro.ok()) { \
-      return status_macro;                                        \
-    }                                                             \
+      return status_macro;                                              \
+    }                                                                   \
   } while (false)
 
 // ASSIGN_OR_RETURN(auto x, F()): moves the value out of a StatusOr, or returns its status.

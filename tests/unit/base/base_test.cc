@@ -26,7 +26,8 @@ TEST_CASE("A token's draw depends on each part of its key") {
   for (uint64_t seed : {1u, 2u})
     for (uint64_t group : {0u, 1u})
       for (uint32_t sample : {0u, 1u})
-        for (uint32_t position : {0u, 1u}) draws.insert(TokenUniform(seed, group, sample, position));
+        for (uint32_t position : {0u, 1u})
+          draws.insert(TokenUniform(seed, group, sample, position));
   CHECK(draws.size() == 16);
   CHECK(*draws.begin() > 0.0);
   CHECK(*draws.rbegin() < 1.0);
