@@ -45,6 +45,7 @@ struct GroupLease {
   int stage = 0;
   int attempt = 0;
   int64_t pinned_version = -1;
+  int64_t min_version = -1;
 };
 
 // Run lengths of policy versions over consecutive tokens.
