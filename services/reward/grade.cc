@@ -10,6 +10,8 @@ absl::string_view VerdictName(Verdict verdict) {
       return "incorrect";
     case Verdict::kUndecided:
       return "undecided";
+    case Verdict::kUnspecified:
+      return "unspecified";
   }
   return "undecided";
 }

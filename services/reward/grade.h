@@ -12,10 +12,9 @@
 
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/string_view.h"
+#include "common/base/domain.h"
 
 namespace crescendo {
-
-enum class Verdict : uint8_t { kCorrect, kIncorrect, kUndecided };
 
 // Why. The first group goes with kCorrect, the second with kIncorrect, the third with kUndecided.
 enum class ReasonCode : uint8_t {
