@@ -1,0 +1,36 @@
+// Causal attention over sequences packed one behind the other: the learner's. Differentiable; no
+// token sees another sequence.
+#ifndef CRESCENDO_COMMON_MODEL_PACKED_ATTENTION_H_
+#define CRESCENDO_COMMON_MODEL_PACKED_ATTENTION_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "common/model/policy_model.h"
+
+namespace crescendo {
+
+// Thread rule: one thread at a time. A backward pass through its outputs may run after it is gone.
+class PackedAttention : public AttentionContext {
+ public:
+  // Sequence i is tokens [cu_seqlens[i], cu_seqlens[i+1]). Requires cu_seqlens to start at 0 and
+  // never to fall; its last entry is the number of tokens of each pass.
+  explicit PackedAttention(absl::Span<const int32_t> cu_seqlens);
+
+  at::Tensor Attend(int layer, const at::Tensor& q, const at::Tensor& k,
+                    const at::Tensor& v) override;
+
+  // The position of each token in its sequence, [tokens] int64: what PolicyModel::Hidden wants.
+  at::Tensor Positions() const;
+
+ private:
+  std::shared_ptr<const std::vector<int32_t>> cu_seqlens_;
+};
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_COMMON_MODEL_PACKED_ATTENTION_H_
