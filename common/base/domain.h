@@ -1,5 +1,5 @@
 // What the services say to each other, as plain values: the words of DESIGN.md's "Terms". The cores
-// speak only these; the adapters turn them into protos and back (common/rpc/convert.h), and
+// speak only these; the adapters turn them into protos and back (common/convert/convert.h), and
 // tests/sim carries them over a simulated network. The contract of each field (units, bounds,
 // absence) stands in proto/crescendo/v1.
 #ifndef CRESCENDO_COMMON_BASE_DOMAIN_H_
