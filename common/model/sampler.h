@@ -15,14 +15,16 @@
 
 namespace crescendo {
 
-struct SamplingParams {
+// Of one row. (domain.h has the SamplingParams of a lease: one program must not have two of the
+// name.)
+struct RowSampling {
   double temperature = 1.0;  // 0: greedy (the lowest id among equals)
   int32_t top_k = 0;         // 0: off
   double top_p = 1.0;        // in (0, 1]; 1: off
   double min_p = 0.0;        // in [0, 1); 0: off
 };
 // INVALID_ARGUMENT names the field.
-absl::Status ValidateSamplingParams(const SamplingParams& params);
+absl::Status ValidateRowSampling(const RowSampling& params);
 
 struct SampledToken {
   int32_t token = 0;
@@ -37,7 +39,7 @@ struct SampledToken {
 // one a row; out has B places. Truncation goes as in Hugging Face: top-k, then top-p over what is
 // left, then min-p relative to the most probable. Requires the sizes to agree and valid params.
 // INVALID_ARGUMENT for a row whose logits are not finite (it names the row).
-absl::Status SampleRows(const at::Tensor& logits, absl::Span<const SamplingParams> params,
+absl::Status SampleRows(const at::Tensor& logits, absl::Span<const RowSampling> params,
                         absl::Span<const double> uniforms, absl::Span<SampledToken> out);
 
 }  // namespace crescendo
