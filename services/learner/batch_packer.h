@@ -1,0 +1,85 @@
+// From whole groups to what the trainer computes: mini-batches of whole groups (one optimizer
+// update each), cut into packed micro-batches by a token budget.
+//
+// Invariants:
+// 1. The loss is normalised over the whole mini-batch: a sample's token_weight is 1 / (loss tokens
+// of
+//    all its decided samples in the mini-batch, those that are left out below included). So it does
+//    not depend on budget, packing, or the number of micro-batches.
+// 2. The same groups in the same order give the same micro-batches, bit by bit.
+// 3. A sample is whole inside one micro-batch; a group is whole inside one mini-batch.
+//
+// Pure; thread-safe.
+#ifndef CRESCENDO_SERVICES_LEARNER_BATCH_PACKER_H_
+#define CRESCENDO_SERVICES_LEARNER_BATCH_PACKER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/domain.h"
+#include "services/learner/advantage.h"
+#include "services/learner/experience.h"
+
+namespace crescendo {
+
+// One completion inside a micro-batch. Its sequence is the prompt and the completion without the
+// last token (nothing is predicted from that): rows [sequence_begin, sequence_end) of the packed
+// tokens. Its loss tokens are [loss_begin, loss_end) of the loss arrays, one for every completion
+// token.
+struct PackedSample {
+  GroupId group;
+  uint32_t sample = 0;
+  int32_t sequence_begin = 0;
+  int32_t sequence_end = 0;
+  int32_t loss_begin = 0;
+  int32_t loss_end = 0;
+  double advantage = 0;
+  double token_weight = 0;  // of each of its loss tokens in the mini-batch's loss; 0: masked
+};
+
+// T packed tokens, S sequences, L loss tokens.
+struct PackedMicroBatch {
+  std::vector<int32_t> tokens;      // [T] inputs of the model
+  std::vector<int32_t> positions;   // [T] from 0 in each sequence
+  std::vector<int32_t> cu_seqlens;  // [S + 1] sequence s is tokens [cu_seqlens[s], cu_seqlens[s+1])
+  int32_t longest = 0;              // tokens of the longest sequence
+  std::vector<int32_t> loss_rows;   // [L] ascending: the packed token whose output predicts ...
+  std::vector<int32_t> targets;     // [L] ... this token
+  std::vector<float> old_log_probs;  // [L] of the target, as the rollout sampled it
+  std::vector<PackedSample>
+      samples;            // [S] in the order of the sequences; their loss tokens tile [0, L)
+  float temperature = 1;  // logits are divided by it before the log-softmax
+};
+
+struct MiniBatch {
+  std::vector<PackedMicroBatch> micro_batches;
+  int64_t loss_tokens = 0;  // the normaliser: completion tokens of decided samples
+};
+
+struct PackOptions {
+  int microbatch_tokens = 16384;  // T is at most this, but for a sequence that is longer by itself
+  int minibatches = 1;            // groups are split in order into so many parts, as even as can be
+  // Leaves out samples whose advantage is 0, which have no gradient when nothing but the advantage
+  // term is in the loss (no KL, no entropy). They still count in the normaliser.
+  bool drop_zero_advantage = true;
+};
+
+// `advantages` has one entry a group. Requires closed samples of at least one token.
+// INVALID_ARGUMENT names the group when temperatures differ within the batch. Micro-batches are
+// filled first-fit decreasing by length (ties in order of group and sample).
+absl::StatusOr<std::vector<MiniBatch>> PackBatch(const PackOptions& options,
+                                                 const std::vector<GroupExperience>& groups,
+                                                 const std::vector<GroupAdvantages>& advantages);
+
+// What the batch itself says of a step, and of each group; the trainer adds its part later.
+struct BatchSummary {
+  StepMetrics metrics;
+  std::vector<GroupOutcome> outcomes;
+};
+BatchSummary SummarizeBatch(StepId step, const std::vector<GroupExperience>& groups,
+                            const std::vector<GroupAdvantages>& advantages);
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_SERVICES_LEARNER_BATCH_PACKER_H_

@@ -1,0 +1,187 @@
+// The learner's core: a state machine over the experience buffer. Events and the time in, actions
+// out; an adapter (learner_host) or a simulation performs the actions and reports how they went.
+//
+//   publish ─► attach ─► report (again, if there is one) ─► next step ─► collect ─► train
+//                ▲                                             ▲                       │
+//                └── FAILED_PRECONDITION from the coordinator  └─ report ◄─ publish ◄─ checkpoint
+//                (when due)
+//
+//   FINISHED ─► checkpoint ─► save policy ─► serve until asked to stop; RequestStop ─► checkpoint
+//   ─► stop
+//
+// Invariants:
+// 1. At most one action is under way: NextAction gives the next one only after the event that ends
+//    the last. Chunks and resumes are taken at any time.
+// 2. Step k is trained from exactly the plan's groups, in its order, with version k; then version
+//    k + 1 is published. A checkpoint that is due is durable before the version is published, so no
+//    version of a lost time line is ever seen when every step is checkpointed.
+// 3. After each attach the last step's report is sent again: the coordinator takes it once.
+// 4. A group whose tokens are too old for its step is dropped and generated anew, by attaching as a
+//    new incarnation; it never trains.
+//
+// Retries are spaced by a doubling delay and bounded by `unreachable_max`; then the learner fails
+// with a Status that says who was awaited, for what and for how long. Not thread-safe: one thread,
+// or the owner's lock. No clock: `now` comes with each event.
+#ifndef CRESCENDO_SERVICES_LEARNER_LEARNER_STATE_H_
+#define CRESCENDO_SERVICES_LEARNER_LEARNER_STATE_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/base/domain.h"
+#include "common/base/ids.h"
+#include "services/learner/experience.h"
+#include "services/learner/experience_buffer.h"
+#include "services/learner/ledger.h"
+
+namespace crescendo {
+
+struct StepReport {
+  StepId step;
+  StepMetrics metrics;
+  std::vector<GroupOutcome> groups;
+  bool checkpointed = false;
+};
+
+struct LearnerOptions {
+  ExperienceOptions experience;
+  int checkpoint_every = 1;
+  int nonfinite_steps_max = 3;
+  absl::Duration retry_first = absl::Milliseconds(100);
+  absl::Duration retry_max = absl::Seconds(2);
+  absl::Duration unreachable_max = absl::Minutes(10);
+};
+
+// Where the run goes on: from a checkpoint, or {} for the base.
+struct LearnerRestore {
+  int64_t steps_trained = 0;
+  Ledger ledger;
+  std::optional<StepReport> last_report;  // of step steps_trained - 1
+};
+
+struct LearnerAction {
+  enum class Kind {
+    kPublish,     // make version `version` pullable, then OnPublished
+    kAttach,      // AttachLearner(steps_trained), then OnAttached or OnCallFailed
+    kNextStep,    // NextStep(step) long poll, then OnNextStep or OnCallFailed
+    kTrain,       // train `plan` with `groups`, then OnTrained or OnTrainFailed
+    kCheckpoint,  // write a checkpoint of `steps_trained` steps, then OnCheckpointed or -Failed
+    kReport,      // ReportStep(report), then OnReported or OnCallFailed
+    kSavePolicy,  // write the policy's folder, then OnPolicySaved
+    kStop,        // leave with success; the last action
+    kFail,        // leave with `status`; the last action
+  };
+  Kind kind = Kind::kStop;
+  int64_t steps_trained = 0;
+  PolicyVersion version;    // kPublish
+  int64_t incarnation = 0;  // kAttach: rises when the learner wants to be seen as a new one
+  StepId step;              // kNextStep, kTrain
+  StepPlan plan;            // kTrain
+  std::vector<GroupExperience> groups;  // kTrain
+  StepReport report;                    // kReport
+  absl::Status status;                  // kFail
+};
+
+enum class LearnerPhase {
+  kPublish,
+  kAttach,
+  kNextStep,
+  kCollect,
+  kTrain,
+  kCheckpoint,
+  kReport,
+  kSavePolicy,
+  kServe,  // finished: weights and experience are served until a stop
+  kStop,
+  kFail,
+};
+const char* LearnerPhaseName(LearnerPhase phase);
+
+class LearnerState {
+ public:
+  LearnerState(const LearnerOptions& options, LearnerRestore restore, absl::Time now);
+
+  // The next thing to do, if it is due and none is under way.
+  std::optional<LearnerAction> NextAction(absl::Time now);
+  // When NextAction may have something without another event (a retry); InfiniteFuture when only an
+  // event can.
+  absl::Time NextDue() const;
+
+  // How the action under way went.
+  void OnPublished(absl::Duration took, absl::Time now);
+  void OnAttached(absl::Time now);
+  void OnNextStep(LearnerDirective directive, const StepPlan& plan, absl::Time now);
+  void OnReported(absl::Time now);
+  // A call to the coordinator (attach, next step, report) failed. FAILED_PRECONDITION attaches
+  // again, UNAVAILABLE, DEADLINE_EXCEEDED, ABORTED and RESOURCE_EXHAUSTED try again, others end the
+  // run.
+  void OnCallFailed(const absl::Status& status, absl::Time now);
+  // `metrics` and `outcomes` as the step's report shall say them (wait_seconds is filled in here).
+  void OnTrained(const StepMetrics& metrics, std::vector<GroupOutcome> outcomes, absl::Time now);
+  // CANCELLED after RequestStop: the step was given up before it changed anything.
+  void OnTrainFailed(const absl::Status& status, absl::Time now);
+  void OnCheckpointed(absl::Duration took, absl::Time now);
+  void OnCheckpointFailed(const absl::Status& status, absl::Time now);
+  void OnPolicySaved(const absl::Status& status, absl::Time now);
+
+  // From the workers, at any time.
+  ChunkAck Accept(SampleChunk chunk, absl::Time now);
+  bool HasRoomFor(const SampleChunk& chunk) const { return buffer_.HasRoomFor(chunk); }
+  ResumeReply Resume(GroupId group) const { return buffer_.Resume(group); }
+
+  // Finish what is under way, write a checkpoint if there is something new, and stop.
+  void RequestStop(absl::Time now);
+
+  LearnerPhase phase() const { return phase_; }
+  int64_t steps_trained() const { return steps_trained_; }
+  int64_t steps_checkpointed() const { return steps_checkpointed_; }
+  uint64_t stale_groups() const { return stale_groups_; }
+  // What a checkpoint of steps_trained() holds; while a step trains, that step is not in it.
+  Ledger LedgerForCheckpoint() const;
+  const std::optional<StepReport>& last_report() const { return last_report_; }
+  const ExperienceBuffer& buffer() const { return buffer_; }
+  // In words what is waited for and since when; empty when nothing is.
+  std::string Awaiting(absl::Time now) const;
+  absl::Duration WaitingFor(absl::Time now) const;
+
+ private:
+  void Enter(LearnerPhase phase, absl::Time now);
+  void EnterAfterStep(absl::Time now);
+  void Retry(const absl::Status& status, absl::Time now);
+  void Fail(const absl::Status& status, absl::Time now);
+  void CollectOrTrain(absl::Time now);
+  absl::Status CheckPlan(const StepPlan& plan) const;
+  LearnerAction MakeAction();
+
+  LearnerOptions options_;
+  ExperienceBuffer buffer_;
+  LearnerPhase phase_ = LearnerPhase::kPublish;
+  bool under_way_ = false;
+  bool attached_ = false;
+  bool reported_ = false;  // last_report_ has reached the coordinator since the last attach
+  bool stopping_ = false;
+  bool finished_ = false;
+  bool policy_saved_ = false;
+  int64_t steps_trained_ = 0;
+  int64_t steps_checkpointed_ = 0;
+  int64_t incarnation_ = 0;
+  int nonfinite_in_a_row_ = 0;
+  uint64_t stale_groups_ = 0;
+  absl::Time phase_since_;
+  absl::Time not_before_ = absl::InfinitePast();
+  absl::Time failing_since_ = absl::InfiniteFuture();
+  absl::Duration retry_delay_;
+  absl::Status last_error_;
+  StepPlan plan_;
+  int plan_missing_ = 0;  // groups of plan_ that are not complete
+  std::vector<GroupExperience> batch_;
+  std::optional<StepReport> last_report_;
+};
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_SERVICES_LEARNER_LEARNER_STATE_H_

@@ -1,0 +1,74 @@
+// What trains: the border between the learner's core and adapter (no tensor library) and LibTorch.
+// torch_trainer.h is the real one, tests/support scripts another.
+//
+// Thread rule: all calls come from one thread, one at a time. `stop` may be polled from that thread
+// only; what it returns is changed by others.
+#ifndef CRESCENDO_SERVICES_LEARNER_TRAINER_H_
+#define CRESCENDO_SERVICES_LEARNER_TRAINER_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/ids.h"
+#include "services/learner/batch_packer.h"
+#include "services/learner/tensor_data.h"
+
+namespace crescendo {
+
+// What only the trainer can know of a step. Means are over the loss tokens of all mini-batches.
+struct StepResult {
+  double loss = 0;           // mean over the mini-batches
+  double kl = 0;             // of the estimate to the reference; 0 when there is none
+  double entropy = 0;        // 0 when it is not computed
+  double grad_norm = 0;      // before clipping, largest of the step
+  double clip_ratio = 0;     // share of tokens whose gradient the clip cut off
+  double learning_rate = 0;  // as used (warm-up included)
+  // |log-prob(learner) - log-prob(rollout)| with the weights of the step's begin, over all tokens
+  // in the mini-batches (those of weight 0 too).
+  double mismatch_max = 0;
+  double mismatch_mean = 0;
+  bool skipped = false;  // loss or gradients were not finite: weights and optimizer are unchanged
+};
+
+struct TrainRequest {
+  StepId step;
+  double learning_rate = 0;  // of the plan; the trainer applies warm-up to it
+  // One optimizer update each, in order. One without micro-batches is an update whose gradient is 0
+  // (no sample of it had an advantage).
+  std::vector<MiniBatch> mini_batches;
+};
+
+class Trainer {
+ public:
+  virtual ~Trainer() = default;
+
+  // Trains one step. Blocks for as long as it takes. When `stop` says true before the first update
+  // of the step was applied, the trainer may give up with CANCELLED and is then as before the call;
+  // after that it finishes the step. Other errors leave the trainer unusable: the learner ends and
+  // restarts from its checkpoint.
+  virtual absl::StatusOr<StepResult> Train(const TrainRequest& request,
+                                           const std::function<bool()>& stop) = 0;
+
+  // The policy's weights as workers load them (Hugging Face names, the rollout's dtype), in the
+  // model's order.
+  virtual absl::StatusOr<std::vector<TensorData>> ExportWeights() = 0;
+
+  // Everything a checkpoint needs, and back. ImportState checks all before it changes anything:
+  // INVALID_ARGUMENT names the tensor that is missing, unknown, or of another shape.
+  virtual absl::StatusOr<TrainerState> ExportState() = 0;
+  virtual absl::Status ImportState(const TrainerState& state) = 0;
+
+  // Writes the policy as a Hugging Face folder (config.json, model.safetensors, tokenizer files).
+  virtual absl::Status SavePolicy(const std::string& folder) = 0;
+
+  // Token ids of a sample must be in [0, vocabulary_size()).
+  virtual int vocabulary_size() const = 0;
+};
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_SERVICES_LEARNER_TRAINER_H_
