@@ -102,6 +102,8 @@ endfunction()
 
 function(crescendo_use_torch TARGET)
   target_link_libraries(${TARGET} PRIVATE crescendo_torch)
+  # Executables too, or g++ would not take the header (made with -fPIC) for their -fPIE.
+  target_compile_options(${TARGET} PRIVATE -fPIC)
   target_precompile_headers(${TARGET} REUSE_FROM crescendo_torch_pch)
 endfunction()
 

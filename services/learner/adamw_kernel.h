@@ -1,0 +1,30 @@
+// The inner loops of the optimizer, over plain arrays and without LibTorch, so that they can be
+// compiled for speed by themselves. Thread-safe: pure but for what they write.
+#ifndef CRESCENDO_SERVICES_LEARNER_ADAMW_KERNEL_H_
+#define CRESCENDO_SERVICES_LEARNER_ADAMW_KERNEL_H_
+
+#include <cstdint>
+
+namespace crescendo {
+
+struct AdamWConstants {
+  float grad_scale;
+  float decay;  // 1 - learning_rate x weight_decay
+  float one_minus_beta1;
+  float beta2;
+  float one_minus_beta2;
+  float step_size;              // learning_rate / (1 - beta1^t)
+  float bias_correction2_sqrt;  // sqrt(1 - beta2^t)
+  float epsilon;
+};
+
+// The arithmetic of torch's _single_tensor_adamw, element by element. The arrays do not overlap.
+void AdamWStep(const AdamWConstants& constants, int64_t count, const float* grad, float* weight,
+               float* exp_avg, float* exp_avg_sq);
+
+// In double, in an order that depends on count alone.
+double SumOfSquares(const float* data, int64_t count);
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_SERVICES_LEARNER_ADAMW_KERNEL_H_

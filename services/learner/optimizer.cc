@@ -1,0 +1,163 @@
+#include "services/learner/optimizer.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/status_macros.h"
+#include "services/learner/adamw_kernel.h"
+
+namespace crescendo {
+namespace {
+
+constexpr int64_t kGrain = 16384;  // elements of one thread's share at least
+
+at::Tensor GradAsFloat(const at::Tensor& parameter) {
+  const at::Tensor& grad = parameter.grad();
+  return grad.scalar_type() == at::kFloat && grad.is_contiguous()
+             ? grad
+             : grad.to(at::kFloat).contiguous();
+}
+
+absl::Status CheckTensor(const NamedTensor& wanted, const TensorBytes& found) {
+  const std::vector<int64_t> shape = wanted.tensor.sizes().vec();
+  if (found.dtype != "F32" || found.shape != shape ||
+      found.bytes.size() != wanted.tensor.nbytes()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "optimizer state: tensor '", wanted.name, "': expected F32 [", absl::StrJoin(shape, ", "),
+        "], ", wanted.tensor.nbytes(), " bytes, found ", found.dtype, " [",
+        absl::StrJoin(found.shape, ", "), "], ", found.bytes.size(), " bytes"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+AdamW::AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options) : options_(options) {
+  for (NamedTensor& parameter : parameters) {
+    CRESCENDO_CHECK(parameter.tensor.is_contiguous() && parameter.tensor.device().is_cpu());
+    Slot slot;
+    slot.parameter = std::move(parameter);
+    slots_.push_back(std::move(slot));
+  }
+  Reset();
+}
+
+void AdamW::Reset() {
+  const at::NoGradGuard no_grad;
+  steps_ = 0;
+  for (Slot& slot : slots_) {
+    const at::Tensor& tensor = slot.parameter.tensor;
+    slot.exp_avg = at::zeros(tensor.sizes(), at::kFloat);
+    slot.exp_avg_sq = at::zeros(tensor.sizes(), at::kFloat);
+    if (tensor.scalar_type() != at::kFloat) slot.master = tensor.detach().to(at::kFloat);
+  }
+}
+
+double AdamW::GradNorm() const {
+  double sum = 0;
+  for (const Slot& slot : slots_) {
+    if (!slot.parameter.tensor.grad().defined()) continue;
+    const at::Tensor grad = GradAsFloat(slot.parameter.tensor);
+    sum += SumOfSquares(grad.const_data_ptr<float>(), grad.numel());
+  }
+  return std::sqrt(sum);
+}
+
+void AdamW::Step(double learning_rate, double grad_scale) {
+  const at::NoGradGuard no_grad;
+  ++steps_;
+  const double t = static_cast<double>(steps_);
+  const AdamWConstants constants = {
+      static_cast<float>(grad_scale),
+      static_cast<float>(1 - learning_rate * options_.weight_decay),
+      static_cast<float>(1 - options_.beta1),
+      static_cast<float>(options_.beta2),
+      static_cast<float>(1 - options_.beta2),
+      static_cast<float>(learning_rate / (1 - std::pow(options_.beta1, t))),
+      static_cast<float>(std::sqrt(1 - std::pow(options_.beta2, t))),
+      static_cast<float>(options_.epsilon)};
+  for (Slot& slot : slots_) {
+    const at::Tensor& tensor = slot.parameter.tensor;
+    if (!tensor.grad().defined()) continue;
+    const at::Tensor grad = GradAsFloat(tensor);
+    const at::Tensor& weight = slot.master.defined() ? slot.master : tensor;
+    const float* g = grad.const_data_ptr<float>();
+    float* w = weight.data_ptr<float>();
+    float* m = slot.exp_avg.data_ptr<float>();
+    float* v = slot.exp_avg_sq.data_ptr<float>();
+    at::parallel_for(0, tensor.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      AdamWStep(constants, end - begin, g + begin, w + begin, m + begin, v + begin);
+    });
+    if (slot.master.defined()) tensor.detach().copy_(slot.master);
+  }
+}
+
+void AdamW::ZeroGrad() {
+  for (Slot& slot : slots_) slot.parameter.tensor.mutable_grad().reset();
+}
+
+std::vector<NamedTensor> AdamW::StateTensors() const {
+  std::vector<NamedTensor> tensors;
+  for (const Slot& slot : slots_) {
+    tensors.push_back({absl::StrCat("exp_avg.", slot.parameter.name), slot.exp_avg});
+    tensors.push_back({absl::StrCat("exp_avg_sq.", slot.parameter.name), slot.exp_avg_sq});
+    if (slot.master.defined()) {
+      tensors.push_back({absl::StrCat("master.", slot.parameter.name), slot.master});
+    }
+  }
+  return tensors;
+}
+
+std::vector<TensorBytes> AdamW::State() const {
+  std::vector<TensorBytes> state;
+  for (const NamedTensor& item : StateTensors()) {
+    state.push_back({item.name, "F32", item.tensor.sizes().vec(),
+                     absl::string_view(static_cast<const char*>(item.tensor.const_data_ptr()),
+                                       item.tensor.nbytes())});
+  }
+  return state;
+}
+
+absl::Status AdamW::LoadState(absl::Span<const TensorBytes> tensors) {
+  std::unordered_map<std::string, const TensorBytes*> found;
+  for (const TensorBytes& tensor : tensors) {
+    if (!found.emplace(tensor.name, &tensor).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("optimizer state: tensor '", tensor.name, "' is there twice"));
+    }
+  }
+  const std::vector<NamedTensor> wanted = StateTensors();
+  for (const NamedTensor& item : wanted) {
+    const auto it = found.find(item.name);
+    if (it == found.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("optimizer state: tensor '", item.name, "' is missing"));
+    }
+    RETURN_IF_ERROR(CheckTensor(item, *it->second));
+  }
+  if (found.size() != wanted.size()) {
+    for (const NamedTensor& item : wanted) found.erase(item.name);
+    return absl::InvalidArgumentError(
+        absl::StrCat("optimizer state: unknown tensor '", found.begin()->first, "'"));
+  }
+  for (const NamedTensor& item : wanted) {
+    const absl::string_view bytes = found.at(item.name)->bytes;
+    std::memcpy(item.tensor.data_ptr(), bytes.data(), bytes.size());
+  }
+  return absl::OkStatus();
+}
+
+double GradClipScale(double norm, double grad_clip) {
+  if (grad_clip <= 0) return 1;
+  return std::min(1.0, grad_clip / (norm + 1e-6));
+}
+
+}  // namespace crescendo
