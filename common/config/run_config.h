@@ -152,6 +152,7 @@ struct NetworkSection {
   std::string rollout = "127.0.0.1:0";  // of this worker; port 0: any free one
   std::string metrics = "127.0.0.1:0";  // of this process; the port is logged
   std::string worker_id;                // of this worker; empty: from host name and process id
+  bool insecure = false;  // plain text off the loopback too: to be asked for by name
   absl::Duration connect_timeout =
       absl::Seconds(30);  // then a service that cannot be reached is an error
   absl::Duration rpc_timeout = absl::Seconds(10);  // deadline of a plain call
