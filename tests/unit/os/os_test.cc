@@ -13,26 +13,10 @@
 #include "common/os/log.h"
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
+#include "tests/support/temp_dir.h"
 
 namespace crescendo {
 namespace {
-
-// A folder of its own for each test, removed at the end.
-class TempDir {
- public:
-  TempDir() {
-    std::string name = "/tmp/crescendo_os_test_XXXXXX";
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~TempDir() { (void)files->RemoveTree(path_); }
-  std::string operator/(const char* name) const { return JoinPath(path_, name); }
-  const std::string& path() const { return path_; }
-  std::unique_ptr<FileSystem> files = MakePosixFileSystem();
-
- private:
-  std::string path_;
-};
 
 class FixedClock : public Clock {
  public:
