@@ -139,6 +139,7 @@ struct GroupCompletion {
   std::vector<SampleResult> results;
   PolicyVersion version_min;
   PolicyVersion version_max;
+  std::string learner_incarnation;
 };
 
 // What the learner trains in one step.

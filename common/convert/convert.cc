@@ -154,6 +154,7 @@ v1::CompleteGroupRequest ToProto(const GroupCompletion& completion) {
   }
   to.set_version_min(completion.version_min.value());
   to.set_version_max(completion.version_max.value());
+  to.set_learner_incarnation(completion.learner_incarnation);
   return to;
 }
 
@@ -173,6 +174,9 @@ absl::StatusOr<GroupCompletion> FromProto(const v1::CompleteGroupRequest& from) 
   }
   to.version_min = PolicyVersion(from.version_min());
   to.version_max = PolicyVersion(from.version_max());
+  RETURN_IF_ERROR(
+      CheckBytes("learner_incarnation", from.learner_incarnation().size(), kNameBytesMax));
+  to.learner_incarnation = from.learner_incarnation();
   return to;
 }
 
