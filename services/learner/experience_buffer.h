@@ -89,8 +89,9 @@ class ExperienceBuffer {
   // step. FAILED_PRECONDITION, and nothing changed: a group is not complete, has another shape than
   // the plan says, was consumed before, or holds a token older than step - max_staleness.
   absl::StatusOr<std::vector<GroupExperience>> Take(const StepPlan& plan);
-  // The groups of the plan that hold a token older than step - max_staleness.
-  std::vector<GroupId> TooStale(const StepPlan& plan) const;
+  // The complete groups of the plan that it must not train: they hold a token older than step -
+  // max_staleness, or have another shape than the plan says.
+  std::vector<GroupId> Unfit(const StepPlan& plan) const;
   // Forgets what is held of a group, so that it is generated anew.
   void Drop(GroupId group);
 
@@ -103,29 +104,28 @@ class ExperienceBuffer {
  private:
   struct Group {
     GroupExperience experience;
+    std::vector<LeaseId> writers;  // one a sample: the lease that wrote to it last
     LeaseId newest_lease;
     int closed = 0;
     int64_t bytes = 0;
     bool complete() const { return closed == experience.header.samples; }
   };
-  // How a chunk lies against what is held.
+  // How a chunk lies against what is held of its sample.
   struct Placement {
-    size_t overlap = 0;  // leading tokens of the chunk that are held already, equal
-    bool conflict = false;
-    size_t conflict_at = 0;  // place in the sample of the first difference
+    size_t overlap = 0;     // leading tokens of the chunk that are held already and equal
+    size_t keep = 0;        // held tokens that stay
+    bool conflict = false;  // those from `keep` on differ
+    bool adds = false;      // it adds tokens or closes
   };
 
   ChunkAck Decide(SampleChunk& chunk);
-  absl::Status CheckHeader(const GroupHeader& header) const;
-  absl::Status CheckTokens(const SampleChunk& chunk) const;
-  absl::Status CheckBounds(const SampleChunk& chunk, const GroupHeader& header) const;
-  absl::Status CheckClose(const SampleChunk& chunk) const;
-  static Placement Place(const SampleChunk& chunk, const SampleExperience& sample);
-  ChunkAck Apply(SampleChunk& chunk, Group& group);
+  ChunkAck DecideKnown(SampleChunk& chunk, Group& group);
   ChunkAck Store(SampleChunk& chunk, Group& group, const Placement& placement);
-  void TruncateSample(Group& group, SampleExperience& sample, size_t tokens);
-  void Charge(Group& group, int64_t bytes);
+  absl::Status CheckFit(const StepPlan& plan, const Group& group) const;
   Group& AddGroup(SampleChunk& chunk);
+  void Truncate(Group& group, SampleExperience& sample, size_t tokens);
+  void Charge(Group& group, int64_t bytes);
+  void Count(const ChunkAck& ack);
 
   ExperienceOptions options_;
   Ledger ledger_;

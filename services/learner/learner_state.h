@@ -6,6 +6,9 @@
 //                └── FAILED_PRECONDITION from the coordinator  └─ report ◄─ publish ◄─ checkpoint
 //                (when due)
 //
+// While groups are collected the plan is asked for again now and then: a coordinator that was
+// restarted answers FAILED_PRECONDITION, and the learner attaches again.
+//
 //   FINISHED ─► checkpoint ─► save policy ─► serve until asked to stop; RequestStop ─► checkpoint
 //   ─► stop
 //
@@ -30,6 +33,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/base/domain.h"
@@ -54,6 +58,8 @@ struct LearnerOptions {
   absl::Duration retry_first = absl::Milliseconds(100);
   absl::Duration retry_max = absl::Seconds(2);
   absl::Duration unreachable_max = absl::Minutes(10);
+  absl::Duration ask_again = absl::Seconds(1);  // while collecting, serving, or told to wait
+  int checkpoint_failures_max = 3;              // in a row
 };
 
 // Where the run goes on: from a checkpoint, or {} for the base.
@@ -95,7 +101,7 @@ enum class LearnerPhase {
   kCheckpoint,
   kReport,
   kSavePolicy,
-  kServe,  // finished: weights and experience are served until a stop
+  kServe,  // finished: weights are served until a stop; asks now and then whether it still is
   kStop,
   kFail,
 };
@@ -150,35 +156,40 @@ class LearnerState {
 
  private:
   void Enter(LearnerPhase phase, absl::Time now);
-  void EnterAfterStep(absl::Time now);
-  void Retry(const absl::Status& status, absl::Time now);
-  void Fail(const absl::Status& status, absl::Time now);
+  void EnterNext(absl::Time now);
+  void EnterCollect(const StepPlan& plan, absl::Time now);
   void CollectOrTrain(absl::Time now);
+  void AttachAnew(absl::Time now);
+  void Reached();
+  void Fail(const absl::Status& status, absl::Time now);
   absl::Status CheckPlan(const StepPlan& plan) const;
-  LearnerAction MakeAction();
+  std::string AwaitedGroups() const;
 
   LearnerOptions options_;
   ExperienceBuffer buffer_;
   LearnerPhase phase_ = LearnerPhase::kPublish;
   bool under_way_ = false;
   bool attached_ = false;
-  bool reported_ = false;  // last_report_ has reached the coordinator since the last attach
+  bool reported_ = true;  // last_report_ has reached the coordinator since the last attach
   bool stopping_ = false;
   bool finished_ = false;
   bool policy_saved_ = false;
   int64_t steps_trained_ = 0;
   int64_t steps_checkpointed_ = 0;
+  int64_t published_ = -1;
   int64_t incarnation_ = 0;
   int nonfinite_in_a_row_ = 0;
+  int checkpoint_failures_in_a_row_ = 0;
   uint64_t stale_groups_ = 0;
   absl::Time phase_since_;
   absl::Time not_before_ = absl::InfinitePast();
   absl::Time failing_since_ = absl::InfiniteFuture();
   absl::Duration retry_delay_;
-  absl::Status last_error_;
+  absl::Status last_error_;  // of the call under way or of why the run failed
   StepPlan plan_;
-  int plan_missing_ = 0;  // groups of plan_ that are not complete
+  absl::flat_hash_set<GroupId> missing_;  // groups of plan_ that are not complete
   std::vector<GroupExperience> batch_;
+  absl::Duration waited_;
   std::optional<StepReport> last_report_;
 };
 
