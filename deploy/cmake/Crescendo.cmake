@@ -10,6 +10,13 @@
 
 find_package(Threads REQUIRED)
 find_package(absl REQUIRED)
+find_package(nlohmann_json 3.11 REQUIRED)
+if(CRESCENDO_SERVICES)
+  # Here and not where they are used: an imported target is seen in its own folder and below only.
+  find_package(Protobuf REQUIRED)
+  find_package(gRPC REQUIRED)
+  find_package(prometheus-cpp REQUIRED)
+endif()
 
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM)

@@ -1,0 +1,142 @@
+#include "common/rpc/address.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "common/base/status_macros.h"
+
+namespace crescendo {
+namespace {
+
+class Socket {
+ public:
+  explicit Socket(int fd) : fd_(fd) {}
+  ~Socket() {
+    if (fd_ >= 0) close(fd_);
+  }
+  Socket(Socket&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
+  Socket(const Socket&) = delete;
+  Socket& operator=(const Socket&) = delete;
+  int fd() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+absl::Status ListenError(int error, absl::string_view address, absl::string_view who) {
+  const std::string start = absl::StrCat(who, ": cannot listen on ", address, ": ");
+  switch (error) {
+    case EADDRINUSE:
+      return absl::AlreadyExistsError(absl::StrCat(
+          start, "the port is in use by another process; stop that one or choose another port"));
+    case EADDRNOTAVAIL:
+      return absl::InvalidArgumentError(
+          absl::StrCat(start, "not an address of this machine; 0.0.0.0 listens on all of them"));
+    case EACCES:
+    case EPERM:
+      return absl::PermissionDeniedError(
+          absl::StrCat(start, "not permitted; ports below 1024 need privileges"));
+    default:
+      return absl::UnavailableError(absl::StrCat(start, std::strerror(error)));
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Address> ParseAddress(absl::string_view text) {
+  const size_t colon = text.rfind(':');
+  Address address;
+  if (colon == absl::string_view::npos || colon == 0 || colon + 1 >= text.size() ||
+      !absl::ascii_isdigit(text[colon + 1]) ||
+      !absl::SimpleAtoi(text.substr(colon + 1), &address.port) || address.port > 65535) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("address '", text, "': expected host:port with a port of 0 to 65535"));
+  }
+  absl::string_view host = text.substr(0, colon);
+  if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
+  address.host = std::string(host);
+  return address;
+}
+
+std::string FormatAddress(absl::string_view host, int port) {
+  if (absl::StrContains(host, ':')) return absl::StrCat("[", host, "]:", port);
+  return absl::StrCat(host, ":", port);
+}
+
+bool IsLoopback(absl::string_view host) {
+  if (host == "localhost") return true;
+  const std::string text(host);
+  in_addr v4;
+  if (inet_pton(AF_INET, text.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  in6_addr v6;
+  return inet_pton(AF_INET6, text.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+absl::Status CheckPlainText(absl::string_view address, bool insecure, absl::string_view what) {
+  ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address));
+  if (insecure || IsLoopback(parsed.host)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(what, ": ", address,
+                   " is not on the loopback and the traffic would be plain text for all to read; "
+                   "set network.insecure=true if that network is trusted"));
+}
+
+absl::Status CheckCanListen(absl::string_view address, absl::string_view who) {
+  ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address));
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  addrinfo* found = nullptr;
+  const int failed =
+      getaddrinfo(parsed.host.c_str(), absl::StrCat(parsed.port).c_str(), &hints, &found);
+  if (failed != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(who, ": cannot listen on ", address, ": ", gai_strerror(failed)));
+  }
+  int error = 0;
+  for (const addrinfo* item = found; item != nullptr; item = item->ai_next) {
+    const Socket socket(::socket(item->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    error = socket.fd() < 0 ? errno : 0;
+    if (error != 0) continue;
+    // As gRPC does: a port whose last owner has just died can be taken again at once.
+    const int on = 1;
+    setsockopt(socket.fd(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (bind(socket.fd(), item->ai_addr, item->ai_addrlen) != 0 || listen(socket.fd(), 1) != 0) {
+      error = errno;
+    }
+    if (error == 0) break;
+  }
+  freeaddrinfo(found);
+  return error == 0 ? absl::OkStatus() : ListenError(error, address, who);
+}
+
+absl::StatusOr<std::vector<int>> FreeLoopbackPorts(int count) {
+  std::vector<Socket> held;  // held until all are found, so that no port is given twice
+  std::vector<int> ports;
+  for (int i = 0; i < count; ++i) {
+    held.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t bytes = sizeof(address);
+    auto* generic = reinterpret_cast<sockaddr*>(&address);
+    if (held.back().fd() < 0 || bind(held.back().fd(), generic, bytes) != 0 ||
+        getsockname(held.back().fd(), generic, &bytes) != 0) {
+      return ListenError(errno, "127.0.0.1:0", "looking for a free port");
+    }
+    ports.push_back(ntohs(address.sin_port));
+  }
+  return ports;
+}
+
+}  // namespace crescendo

@@ -1,0 +1,42 @@
+// Addresses of services: host:port, where [host] may be an IPv6 address in brackets.
+#ifndef CRESCENDO_COMMON_RPC_ADDRESS_H_
+#define CRESCENDO_COMMON_RPC_ADDRESS_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace crescendo {
+
+struct Address {
+  std::string host;  // without brackets
+  int port = 0;
+};
+
+// InvalidArgument when it is not host:port with a port of 0..65535.
+absl::StatusOr<Address> ParseAddress(absl::string_view text);
+// "host:port", "[::1]:port".
+std::string FormatAddress(absl::string_view host, int port);
+
+// localhost, 127.0.0.0/8, ::1.
+bool IsLoopback(absl::string_view host);
+
+// Plain text stays on the loopback unless it was asked for by name: FailedPrecondition with what to
+// do about it. `what` says what would be in the open: "learner listens on 0.0.0.0:7071".
+absl::Status CheckPlainText(absl::string_view address, bool insecure, absl::string_view what);
+
+// Whether `who` can listen at `address` now. Blocks for as long as a name takes to resolve. Errors
+// name the address and what to do: AlreadyExists (port in use), PermissionDenied, InvalidArgument
+// (no such host, not an address of this machine).
+absl::Status CheckCanListen(absl::string_view address, absl::string_view who);
+
+// `count` distinct ports of the loopback that are free now. Another process may take one before it
+// is used: its user then gets the error of CheckCanListen.
+absl::StatusOr<std::vector<int>> FreeLoopbackPorts(int count);
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_COMMON_RPC_ADDRESS_H_

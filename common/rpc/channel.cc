@@ -1,0 +1,62 @@
+#include "common/rpc/channel.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
+#include "common/rpc/address.h"
+
+namespace crescendo {
+namespace {
+
+constexpr absl::Duration kStopPoll = absl::Milliseconds(200);
+
+grpc::ChannelArguments Arguments() {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(limits::kMessageBytesMax));
+  arguments.SetMaxSendMessageSize(static_cast<int>(limits::kMessageBytesMax));
+  // A peer that went away without a word is noticed after 15 s, on an idle channel too.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  // A service that is started again is found again soon.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  // A machine's http_proxy is for the web, not for the services among themselves.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return arguments;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address,
+                                                           absl::string_view who, bool insecure) {
+  RETURN_IF_ERROR(CheckPlainText(address, insecure, absl::StrCat("connecting to the ", who)));
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), Arguments());
+}
+
+absl::Status AwaitConnected(grpc::Channel& channel, absl::string_view who,
+                            absl::string_view address, absl::Duration timeout,
+                            const std::function<bool()>& stopped) {
+  const absl::Time deadline = absl::Now() + timeout;
+  while (true) {
+    const absl::Time now = absl::Now();
+    if (channel.WaitForConnected(absl::ToChronoTime(std::min(deadline, now + kStopPoll)))) {
+      return absl::OkStatus();
+    }
+    if (stopped && stopped()) {
+      return absl::CancelledError(
+          absl::StrCat("stopped while connecting to the ", who, " at ", address));
+    }
+    if (absl::Now() >= deadline) break;
+  }
+  return absl::UnavailableError(
+      absl::StrCat("the ", who, " at ", address, " could not be reached in ",
+                   absl::FormatDuration(timeout), ": is it running, and is the address right?"));
+}
+
+}  // namespace crescendo
