@@ -1,0 +1,54 @@
+#include "common/metrics/metrics_server.h"
+
+#include <prometheus/exposer.h>
+#include <prometheus/text_serializer.h>
+
+#include <exception>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/metrics/process_metrics.h"
+#include "common/rpc/address.h"
+
+namespace crescendo {
+namespace {
+
+constexpr int kThreads = 2;
+
+}  // namespace
+
+MetricsServer::MetricsServer()
+    : registry_(std::make_shared<prometheus::Registry>()),
+      process_(std::make_shared<ProcessMetrics>()) {}
+
+MetricsServer::~MetricsServer() = default;
+
+absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
+    const MetricsServerOptions& options) {
+  const std::string who = absl::StrCat(options.who, " metrics");
+  RETURN_IF_ERROR(CheckPlainText(options.address, options.insecure, who));
+  RETURN_IF_ERROR(CheckCanListen(options.address, who));
+  ASSIGN_OR_RETURN(const Address address, ParseAddress(options.address));
+  std::unique_ptr<MetricsServer> server(new MetricsServer());
+  try {
+    server->exposer_ = std::make_unique<prometheus::Exposer>(options.address, kThreads);
+    server->exposer_->RegisterCollectable(server->registry_);
+    server->exposer_->RegisterCollectable(server->process_);
+    const std::vector<int> ports = server->exposer_->GetListeningPorts();
+    server->address_ = FormatAddress(address.host, ports.empty() ? address.port : ports.front());
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(
+        absl::StrCat(who, ": cannot listen on ", options.address, ": ", error.what()));
+  }
+  return server;
+}
+
+std::string MetricsServer::Text() const {
+  std::vector<prometheus::MetricFamily> families = registry_->Collect();
+  std::vector<prometheus::MetricFamily> own = process_->Collect();
+  families.insert(families.end(), own.begin(), own.end());
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+}  // namespace crescendo

@@ -1,0 +1,95 @@
+// The /metrics port answers, names are as Prometheus wants them, and a port in use is told in
+// words.
+#include <arpa/inet.h>
+#include <prometheus/check_names.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <regex>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
+#include "catch2/catch.hpp"
+#include "common/metrics/coordinator_metrics.h"
+#include "common/metrics/learner_metrics.h"
+#include "common/metrics/metrics_server.h"
+#include "common/metrics/reward_metrics.h"
+#include "common/metrics/rollout_metrics.h"
+#include "common/rpc/address.h"
+
+namespace crescendo {
+namespace {
+
+std::unique_ptr<MetricsServer> StartServer() {
+  auto server = MetricsServer::Start({.address = "127.0.0.1:0", .who = "test"});
+  REQUIRE(server.ok());
+  return std::move(server).value();
+}
+
+std::string HttpGet(const std::string& address, const std::string& path) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in to = {};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(static_cast<uint16_t>(ParseAddress(address)->port));
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  REQUIRE(connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof(to)) == 0);
+  const std::string request = "GET " + path + " HTTP/1.0\r\n\r\n";
+  REQUIRE(write(fd, request.data(), request.size()) == static_cast<ssize_t>(request.size()));
+  std::string response;
+  char buffer[4096];
+  ssize_t got = 0;
+  while ((got = read(fd, buffer, sizeof(buffer))) > 0) response.append(buffer, got);
+  close(fd);
+  return response;
+}
+
+TEST_CASE("a scrape gets the values of the metrics and of the process") {
+  auto server = StartServer();
+  LearnerMetrics metrics(server->registry());
+  metrics.steps_total.Increment(3);
+  metrics.duplicate_chunks_total.Increment();
+  metrics.train_seconds.Observe(0.5);
+  const std::string page = HttpGet(server->address(), "/metrics");
+  CHECK(absl::StrContains(page, "200 OK"));
+  CHECK(absl::StrContains(page, "crescendo_learner_steps_total 3"));
+  CHECK(absl::StrContains(page, "crescendo_learner_chunks_total{outcome=\"duplicate\"} 1"));
+  CHECK(absl::StrContains(page, "crescendo_learner_train_seconds_count 1"));
+  CHECK(absl::StrContains(page, "process_resident_memory_bytes "));
+}
+
+TEST_CASE("a port in use and an address off the loopback are refused in words") {
+  auto server = StartServer();
+  const auto second = MetricsServer::Start({.address = server->address(), .who = "learner"});
+  CHECK(second.status().code() == absl::StatusCode::kAlreadyExists);
+  CHECK(std::string(second.status().message()) ==
+        "learner metrics: cannot listen on " + server->address() +
+            ": the port is in use by another process; stop that one or choose another port");
+  CHECK(MetricsServer::Start({.address = "0.0.0.0:0", .who = "learner"}).status().code() ==
+        absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_CASE(
+    "every name is crescendo_<service>_<noun>_<unit>, counters alone end in _total, help ends") {
+  auto server = StartServer();
+  const RolloutMetrics rollout(server->registry());
+  const RewardMetrics reward(server->registry());
+  const CoordinatorMetrics coordinator(server->registry());
+  const LearnerMetrics learner(server->registry());
+  const std::regex form("crescendo_(rollout|reward|coordinator|learner)(_[a-z0-9]+)+");
+  std::set<std::string> names;
+  for (const auto& family : server->registry().Collect()) {
+    INFO(family.name);
+    CHECK(names.insert(family.name).second);
+    CHECK(std::regex_match(family.name, form));
+    CHECK(prometheus::CheckMetricName(family.name));
+    const bool counter = family.type == prometheus::MetricType::Counter;
+    CHECK(absl::EndsWith(family.name, "_total") == counter);
+    CHECK(absl::EndsWith(family.help, "."));
+    CHECK_FALSE(family.metric.empty());
+  }
+  CHECK(names.size() > 70);
+}
+
+}  // namespace
+}  // namespace crescendo
