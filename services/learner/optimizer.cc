@@ -96,7 +96,23 @@ void AdamW::Step(double learning_rate, double grad_scale) {
     at::parallel_for(0, tensor.numel(), kGrain, [&](int64_t begin, int64_t end) {
       AdamWStep(constants, end - begin, g + begin, w + begin, m + begin, v + begin);
     });
-    if (slot.master.defined()) tensor.detach().copy_(slot.master);
+  }
+  ApplyMasters();
+}
+
+std::vector<NamedTensor> AdamW::Masters() const {
+  std::vector<NamedTensor> masters;
+  for (const Slot& slot : slots_) {
+    masters.push_back({slot.parameter.name,
+                       slot.master.defined() ? slot.master : slot.parameter.tensor.detach()});
+  }
+  return masters;
+}
+
+void AdamW::ApplyMasters() {
+  const at::NoGradGuard no_grad;
+  for (Slot& slot : slots_) {
+    if (slot.master.defined()) slot.parameter.tensor.copy_(slot.master);
   }
 }
 
@@ -109,9 +125,6 @@ std::vector<NamedTensor> AdamW::StateTensors() const {
   for (const Slot& slot : slots_) {
     tensors.push_back({absl::StrCat("exp_avg.", slot.parameter.name), slot.exp_avg});
     tensors.push_back({absl::StrCat("exp_avg_sq.", slot.parameter.name), slot.exp_avg_sq});
-    if (slot.master.defined()) {
-      tensors.push_back({absl::StrCat("master.", slot.parameter.name), slot.master});
-    }
   }
   return tensors;
 }
@@ -126,7 +139,7 @@ std::vector<TensorBytes> AdamW::State() const {
   return state;
 }
 
-absl::Status AdamW::LoadState(absl::Span<const TensorBytes> tensors) {
+absl::Status AdamW::CheckState(absl::Span<const TensorBytes> tensors) const {
   std::unordered_map<std::string, const TensorBytes*> found;
   for (const TensorBytes& tensor : tensors) {
     if (!found.emplace(tensor.name, &tensor).second) {
@@ -134,23 +147,28 @@ absl::Status AdamW::LoadState(absl::Span<const TensorBytes> tensors) {
           absl::StrCat("optimizer state: tensor '", tensor.name, "' is there twice"));
     }
   }
-  const std::vector<NamedTensor> wanted = StateTensors();
-  for (const NamedTensor& item : wanted) {
+  for (const NamedTensor& item : StateTensors()) {
     const auto it = found.find(item.name);
     if (it == found.end()) {
       return absl::InvalidArgumentError(
           absl::StrCat("optimizer state: tensor '", item.name, "' is missing"));
     }
     RETURN_IF_ERROR(CheckTensor(item, *it->second));
+    found.erase(it);
   }
-  if (found.size() != wanted.size()) {
-    for (const NamedTensor& item : wanted) found.erase(item.name);
+  if (!found.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("optimizer state: unknown tensor '", found.begin()->first, "'"));
   }
-  for (const NamedTensor& item : wanted) {
-    const absl::string_view bytes = found.at(item.name)->bytes;
-    std::memcpy(item.tensor.data_ptr(), bytes.data(), bytes.size());
+  return absl::OkStatus();
+}
+
+absl::Status AdamW::LoadState(absl::Span<const TensorBytes> tensors) {
+  RETURN_IF_ERROR(CheckState(tensors));
+  std::unordered_map<std::string, absl::string_view> bytes;
+  for (const TensorBytes& tensor : tensors) bytes.emplace(tensor.name, tensor.bytes);
+  for (const NamedTensor& item : StateTensors()) {
+    std::memcpy(item.tensor.data_ptr(), bytes.at(item.name).data(), item.tensor.nbytes());
   }
   return absl::OkStatus();
 }

@@ -47,12 +47,20 @@ class AdamW {
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
 
-  // Moments (and masters) by name: "exp_avg.NAME", "exp_avg_sq.NAME", "master.NAME", in parameter
-  // order; views, valid until the next step. steps() is the caller's to keep.
+  // Moments by name: "exp_avg.NAME", "exp_avg_sq.NAME", in parameter order; views, valid until the
+  // next step. steps() is the caller's to keep.
   std::vector<TensorBytes> State() const;
-  // Overwrites them; all are checked before one is written. INVALID_ARGUMENT names the tensor that
-  // is missing, unknown or doubled, or whose shape, dtype or length is wrong.
+  // Whether LoadState would take them: INVALID_ARGUMENT names the tensor that is missing, unknown
+  // or doubled, or whose shape, dtype or length is wrong.
+  absl::Status CheckState(absl::Span<const TensorBytes> tensors) const;
+  // Overwrites the moments; all are checked before one is written.
   absl::Status LoadState(absl::Span<const TensorBytes> tensors);
+
+  // The weights that steps are taken on, fp32, in parameter order: the parameters themselves, or
+  // their masters.
+  std::vector<NamedTensor> Masters() const;
+  // Rounds masters to parameters, after someone wrote to Masters().
+  void ApplyMasters();
   // As after construction: moments 0, steps 0, masters from the parameters.
   void Reset();
 

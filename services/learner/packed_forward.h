@@ -1,0 +1,35 @@
+// The learner's forward pass over one packed micro-batch: hidden states with a graph, then the
+// log-probabilities of the targets at the sampling temperature. GRPO and warm start share it.
+//
+// Thread rule: one thread at a time. Throws what LibTorch throws; call it inside CatchTorch.
+#ifndef CRESCENDO_SERVICES_LEARNER_PACKED_FORWARD_H_
+#define CRESCENDO_SERVICES_LEARNER_PACKED_FORWARD_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "common/model/log_prob.h"
+#include "common/model/policy_model.h"
+#include "services/learner/batch_packer.h"
+
+namespace crescendo {
+
+// log_prob [L] fp32 of micro.targets, each predicted by the row in micro.loss_rows; with a graph
+// when gradients are enabled. Requires ids within the vocabulary.
+TokenLogProbs ForwardLogProbs(PolicyModel& model, const PackedMicroBatch& micro,
+                              bool want_entropy = false);
+
+// Adds the gradients of a loss whose derivative by log_probs is `slopes` [L] to the parameters'.
+void BackwardLogProbs(const at::Tensor& log_probs, const std::vector<float>& slopes);
+
+// [n] int64.
+at::Tensor IndexTensor(const std::vector<int32_t>& values);
+// Of a contiguous fp32 tensor that outlives it.
+absl::Span<const float> FloatSpan(const at::Tensor& tensor);
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_SERVICES_LEARNER_PACKED_FORWARD_H_
