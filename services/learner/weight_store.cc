@@ -1,0 +1,77 @@
+#include "services/learner/weight_store.h"
+
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/crc32c.h"
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
+
+namespace crescendo {
+
+absl::string_view PublishedWeights::Chunk(uint32_t index) const {
+  CRESCENDO_CHECK(index < chunks());
+  return absl::string_view(bytes).substr(static_cast<size_t>(index) * chunk_bytes, chunk_bytes);
+}
+
+WeightStore::WeightStore(int versions_kept, uint32_t chunk_bytes)
+    : versions_kept_(versions_kept), chunk_bytes_(chunk_bytes) {
+  CRESCENDO_CHECK(versions_kept >= 1);
+  CRESCENDO_CHECK(chunk_bytes >= 1 && chunk_bytes <= limits::kWeightChunkBytes);
+}
+
+absl::Status WeightStore::Publish(PolicyVersion version, std::vector<TensorData> tensors) {
+  auto weights = std::make_shared<PublishedWeights>();
+  weights->version = version;
+  weights->chunk_bytes = chunk_bytes_;
+  size_t total = 0;
+  for (const TensorData& tensor : tensors) total += tensor.bytes.size();
+  if (total == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("publishing version ", version.value(), ": the policy has no weights"));
+  }
+  weights->bytes.reserve(total);
+  absl::flat_hash_set<std::string> names;
+  for (TensorData& tensor : tensors) {
+    if (!names.insert(tensor.name).second) {
+      return absl::InvalidArgumentError(absl::StrCat("publishing version ", version.value(),
+                                                     ": tensor ", tensor.name, " stands twice"));
+    }
+    weights->tensors.push_back(
+        {tensor.name, tensor.dtype, tensor.shape, weights->bytes.size(), tensor.bytes.size()});
+    weights->bytes.append(tensor.bytes);
+    std::string().swap(tensor.bytes);  // never twice in memory as a whole
+  }
+  for (size_t begin = 0; begin < total; begin += chunk_bytes_) {
+    weights->chunk_crc32c.push_back(
+        Crc32c(absl::string_view(weights->bytes).substr(begin, chunk_bytes_)));
+  }
+  absl::MutexLock lock(&mutex_);
+  held_[version] = std::move(weights);
+  while (held_.size() > static_cast<size_t>(versions_kept_)) held_.erase(held_.begin());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const PublishedWeights>> WeightStore::Get(
+    PolicyVersion version) const {
+  absl::MutexLock lock(&mutex_);
+  if (version.value() < 0 && !held_.empty()) return held_.rbegin()->second;
+  const auto it = held_.find(version);
+  if (it != held_.end()) return it->second;
+  return absl::NotFoundError(absl::StrCat(
+      "weights of version ", version.value(), " are not held; held: ",
+      held_.empty() ? "none" : absl::StrJoin(held_, ", ", [](std::string* out, const auto& entry) {
+        absl::StrAppend(out, entry.first.value());
+      })));
+}
+
+std::vector<PolicyVersion> WeightStore::versions() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<PolicyVersion> out;
+  for (const auto& [version, weights] : held_) out.push_back(version);
+  return out;
+}
+
+}  // namespace crescendo

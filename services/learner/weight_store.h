@@ -1,0 +1,66 @@
+// The policy versions that workers can pull: each one byte string with a manifest, cut into chunks
+// with a CRC-32C each (proto/crescendo/v1/weights.proto).
+//
+// Thread-safe. A version that a reader holds stays whole when the store drops it; its memory goes
+// with its last reader.
+#ifndef CRESCENDO_SERVICES_LEARNER_WEIGHT_STORE_H_
+#define CRESCENDO_SERVICES_LEARNER_WEIGHT_STORE_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "common/base/ids.h"
+#include "services/learner/tensor_data.h"
+
+namespace crescendo {
+
+struct PublishedTensor {
+  std::string name;
+  std::string dtype;
+  std::vector<int64_t> shape;
+  uint64_t offset = 0;  // in the byte string; tensors follow each other without gaps
+  uint64_t bytes = 0;
+};
+
+struct PublishedWeights {
+  PolicyVersion version;
+  std::vector<PublishedTensor> tensors;
+  std::string bytes;
+  uint32_t chunk_bytes = 0;  // of every chunk but the last
+  std::vector<uint32_t> chunk_crc32c;
+
+  uint32_t chunks() const { return static_cast<uint32_t>(chunk_crc32c.size()); }
+  // Requires index < chunks().
+  absl::string_view Chunk(uint32_t index) const;
+};
+
+class WeightStore {
+ public:
+  // Keeps the newest `versions_kept` (>= 1). chunk_bytes in [1, limits::kWeightChunkBytes].
+  WeightStore(int versions_kept, uint32_t chunk_bytes);
+
+  // Takes a version; one of the same number is replaced. INVALID_ARGUMENT when there are no bytes
+  // or two tensors have one name.
+  absl::Status Publish(PolicyVersion version, std::vector<TensorData> tensors);
+
+  // The version, or the newest for one below 0. NOT_FOUND says which are held.
+  absl::StatusOr<std::shared_ptr<const PublishedWeights>> Get(PolicyVersion version) const;
+  std::vector<PolicyVersion> versions() const;
+
+ private:
+  const int versions_kept_;
+  const uint32_t chunk_bytes_;
+  mutable absl::Mutex mutex_;
+  std::map<PolicyVersion, std::shared_ptr<const PublishedWeights>> held_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_SERVICES_LEARNER_WEIGHT_STORE_H_
