@@ -75,7 +75,12 @@ class Engine {
   void SetPaused(GroupId group, uint32_t sample, bool paused);
   // A group that is not runnable draws nothing and holds no slot.
   void SetRunnable(GroupId group, bool runnable);
+  // Whether it still decodes a sample of the group, and how many.
   bool holds(GroupId group) const { return groups_.contains(group); }
+  int live_samples(GroupId group) const {
+    const auto it = groups_.find(group);
+    return it == groups_.end() ? 0 : it->second->live;
+  }
 
   // One step: what was drawn, in a deterministic order; empty when there was nothing to compute or
   // a part of a prompt only (worked() tells). The span is valid until the next call. An error is

@@ -149,6 +149,7 @@ class RolloutCore {
   PolicyVersion WantedVersion() const;
   void AskForWeights();
   absl::Status SwapIfDue();
+  bool SwapNeeded() const;
   void DiscardNewerThan(PolicyVersion version);
   void HandOverAtDeadline(absl::Time now);
   void OnToken(const EngineOutput& output);
@@ -157,8 +158,10 @@ class RolloutCore {
   void ResetStream();
   void AskResume(GroupState& group);
   void RetryResumes(absl::Time now);
-  void Adopt(GroupState& group, PartialSample held);
-  void OnRefused(GroupState& group);
+  bool Adopt(GroupState& group, PartialSample held);
+  FinishReason FinishOf(const SampleState& sample, int limit) const;
+  void OnGroupEnded(GroupState& group);
+  void OnRefused(GroupState& group, absl::string_view why);
   void Flush(GroupState& group, uint32_t sample, bool force);
   void FlushGroup(GroupState& group, bool force);
   void FlushBacklog();
@@ -166,6 +169,7 @@ class RolloutCore {
   void QueueGrade(GroupState& group, uint32_t sample);
   void FlushGrades();
   void DropGrade(SampleState& sample);
+  void DropGrades(GroupState& group);
   void UpdateFlowControl(GroupState& group, uint32_t sample);
   void CompleteIfDone(GroupState& group);
   void EmitCompletion(GroupState& group);
@@ -196,6 +200,7 @@ class RolloutCore {
   std::string incarnation_;  // of the learner; empty: not known yet
   std::optional<PolicyVersion> pulling_;
   std::optional<PolicyVersion> ready_;
+  std::optional<PolicyVersion> unavailable_;  // not asked for again before the next OnPublished
 
   absl::Time now_ = absl::InfinitePast();  // of the last step
   std::optional<absl::Time> drain_deadline_;

@@ -21,6 +21,7 @@ struct ScriptedModelOptions {
   int mean_tokens = 24;        // a sample's length is geometric-like about this, at least 1
   int block_tokens = 16;       // of the engine
   bool version_moves = false;  // tokens depend on the loaded version too, as a real policy's do
+  bool check_cache = true;     // costs time linear in the context, at every step
 };
 
 // The token at a place; `length` of a sample is fixed by (seed, group, sample).
@@ -51,11 +52,13 @@ class ScriptedModel : public ModelRunner {
   absl::Status Run(const BatchPlan& plan, absl::Span<DrawnToken> results) override {
     if (!failure_.ok()) return failure_;
     ++steps_;
-    for (const BlockCopy& copy : plan.copies) Copy(copy);
+    if (options_.check_cache) {
+      for (const BlockCopy& copy : plan.copies) Copy(copy);
+    }
     int64_t new_tokens = 0;
     for (const StepSequence& sequence : plan.sequences) {
       new_tokens += sequence.new_tokens.size();
-      Write(sequence);
+      if (options_.check_cache) Write(sequence);
       for (int i = 0; i < sequence.draws; ++i) {
         const int at = sequence.first_draw + i;
         const TokenDraw& draw = plan.draws[at];
