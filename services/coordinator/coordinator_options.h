@@ -1,0 +1,57 @@
+// What the coordinator's core has to know of a run. The adapter makes it from the configuration
+// (options_from_config.h); a test writes it down.
+#ifndef CRESCENDO_SERVICES_COORDINATOR_COORDINATOR_OPTIONS_H_
+#define CRESCENDO_SERVICES_COORDINATOR_COORDINATOR_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "common/base/domain.h"
+#include "services/coordinator/curriculum.h"
+
+namespace crescendo {
+
+struct Problem {
+  std::string id;
+  std::string text;
+  RewardSpec reward;
+};
+
+struct StageOptions {
+  int context_tokens = 0;    // > 0
+  int group_samples = 8;     // > 0
+  int groups_per_step = 32;  // > 0
+  SamplingParams sampling;
+  double learning_rate = 0;
+};
+
+struct EvaluationOptions {
+  std::string set;  // a name for reports
+  int samples = 1;  // a problem
+  SamplingParams sampling;
+  int context_tokens = 0;  // > 0 when there are problems
+  int every = 0;           // steps; 0: only before the first and after the last
+};
+
+struct CoordinatorOptions {
+  std::string run_id;
+  uint64_t seed = 1;
+  std::string config_digest;  // of coordinator and learner alike
+  std::string config;         // as text, kept in the journal
+  int64_t steps = 0;          // of the whole run
+  int max_staleness = 0;
+  std::vector<StageOptions> stages;  // not empty
+  CurriculumOptions curriculum;
+  EvaluationOptions evaluation;
+  std::vector<Problem> problems;             // of training; not empty unless steps = 0
+  std::vector<Problem> evaluation_problems;  // empty: no evaluation
+  absl::Duration heartbeat = absl::Milliseconds(500);
+  absl::Duration lease = absl::Seconds(10);
+  absl::Duration awaited_after = absl::Seconds(15);
+};
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_SERVICES_COORDINATOR_COORDINATOR_OPTIONS_H_
