@@ -63,7 +63,7 @@ class PolicyModel {
   // model.safetensors.index.json with its shards) or a .gguf file. Weights come through memory maps
   // and are held once, in `options.dtype`. NOT_FOUND, INVALID_ARGUMENT and UNIMPLEMENTED name the
   // file, and the tensor or field.
-  static absl::StatusOr<std::unique_ptr<PolicyModel>> Load(FileSystem* files,
+  static absl::StatusOr<std::unique_ptr<PolicyModel>> Load(FileSystem& files,
                                                            const std::string& path,
                                                            const LoadOptions& options = {});
 
@@ -112,7 +112,7 @@ class PolicyModel {
 
   // Writes config.json, generation_config.json and model.safetensors into `folder` (made when it is
   // not there), each atomically. Tokenizer files are the caller's.
-  absl::Status Save(FileSystem* files, const std::string& folder) const;
+  absl::Status Save(FileSystem& files, const std::string& folder) const;
 
   // Bytes held by weights, and by scratch memory at its largest so far.
   int64_t weight_bytes() const;

@@ -1,0 +1,9 @@
+// The kernels for AVX-512 (F, BW, DQ, VL). Compiled with that instruction set's flags: nothing here
+// may be shared with other units but Table functions (no inline functions of outside headers).
+#define CRESCENDO_KERNEL_WIDTH 16
+#define CRESCENDO_KERNEL_NAME "avx512"
+#define CRESCENDO_KERNEL_TABLE Avx512Table
+#include "common/model/kernels_rows.inl"
+// After the rows, whose vectors it uses.
+#include "common/model/kernels_attention.inl"
+#include "common/model/kernels_table.inl"

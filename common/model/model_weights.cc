@@ -1,0 +1,365 @@
+#include "common/model/model_weights.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/rng.h"
+#include "common/base/status_macros.h"
+#include "common/formats/gguf.h"
+#include "common/formats/half.h"
+#include "common/formats/safetensors.h"
+#include "common/model/torch_guard.h"
+
+namespace crescendo {
+namespace {
+
+std::string ShapeText(absl::Span<const int64_t> shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
+
+// A tensor over rows [first, first + rows) of `storage`, with autograd state of its own; it keeps
+// the storage alive.
+at::Tensor Leaf(const at::Tensor& storage, int64_t first, int64_t rows) {
+  const at::Tensor view = storage.narrow(0, first, rows);
+  return at::from_blob(
+      view.data_ptr(), view.sizes(), [storage](void*) {}, view.options());
+}
+
+void AddLayer(const ModelConfig& config, int layer, std::vector<ParameterSpec>* specs) {
+  const std::string p = absl::StrCat("model.layers.", layer, ".");
+  const int64_t hidden = config.hidden_size;
+  const auto add = [&](absl::string_view name, std::vector<int64_t> shape) {
+    specs->push_back({absl::StrCat(p, name), std::move(shape)});
+  };
+  add("input_layernorm.weight", {hidden});
+  const std::pair<const char*, int64_t> projections[] = {{"self_attn.q_proj", config.query_size()},
+                                                         {"self_attn.k_proj", config.kv_size()},
+                                                         {"self_attn.v_proj", config.kv_size()}};
+  for (const auto& [name, size] : projections) {
+    add(absl::StrCat(name, ".weight"), {size, hidden});
+    if (config.qkv_bias) add(absl::StrCat(name, ".bias"), {size});
+  }
+  if (config.qk_norm) {
+    add("self_attn.q_norm.weight", {config.head_dim});
+    add("self_attn.k_norm.weight", {config.head_dim});
+  }
+  add("self_attn.o_proj.weight", {hidden, config.query_size()});
+  add("post_attention_layernorm.weight", {hidden});
+  add("mlp.gate_proj.weight", {config.mlp_size, hidden});
+  add("mlp.up_proj.weight", {config.mlp_size, hidden});
+  add("mlp.down_proj.weight", {hidden, config.mlp_size});
+}
+
+void FillLayer(const ModelConfig& config, at::TensorOptions options, LayerWeights* w) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t q = config.query_size();
+  const int64_t kv = config.kv_size();
+  const int64_t mlp = config.mlp_size;
+  w->qkv = at::empty({q + 2 * kv, hidden}, options);
+  w->gate_up = at::empty({2 * mlp, hidden}, options);
+  w->qkv_t = w->qkv.t();
+  w->gate_up_t = w->gate_up.t();
+  w->q = Leaf(w->qkv, 0, q);
+  w->k = Leaf(w->qkv, q, kv);
+  w->v = Leaf(w->qkv, q + kv, kv);
+  w->gate = Leaf(w->gate_up, 0, mlp);
+  w->up = Leaf(w->gate_up, mlp, mlp);
+  if (config.qkv_bias) {
+    w->qkv_bias = at::empty({q + 2 * kv}, options);
+    w->q_bias = Leaf(w->qkv_bias, 0, q);
+    w->k_bias = Leaf(w->qkv_bias, q, kv);
+    w->v_bias = Leaf(w->qkv_bias, q + kv, kv);
+  }
+  if (config.qk_norm) {
+    w->q_norm = at::empty({config.head_dim}, options);
+    w->k_norm = at::empty({config.head_dim}, options);
+  }
+  w->input_norm = at::empty({hidden}, options);
+  w->post_norm = at::empty({hidden}, options);
+  const at::Tensor o = at::empty({hidden, q}, options);
+  const at::Tensor down = at::empty({hidden, mlp}, options);
+  w->o = Leaf(o, 0, hidden);
+  w->down = Leaf(down, 0, hidden);
+  w->o_t = o.t();
+  w->down_t = down.t();
+}
+
+// The tensors in the order of ParameterSpecs.
+std::vector<at::Tensor> InOrder(const ModelWeights& weights) {
+  std::vector<at::Tensor> tensors = {weights.embedding};
+  for (const LayerWeights& w : weights.layers) {
+    for (const at::Tensor& t : {w.input_norm, w.q, w.q_bias, w.k, w.k_bias, w.v, w.v_bias, w.q_norm,
+                                w.k_norm, w.o, w.post_norm, w.gate, w.up, w.down}) {
+      if (t.defined()) tensors.push_back(t);
+    }
+  }
+  tensors.push_back(weights.final_norm);
+  if (!weights.config.tie_embeddings) tensors.push_back(weights.head);
+  return tensors;
+}
+
+template <typename T>
+void ConvertElements(const char* in, int64_t count, float (*widen)(T), const at::Tensor& target) {
+  const bool to_float = target.scalar_type() == at::kFloat;
+  float* f32 = to_float ? target.data_ptr<float>() : nullptr;
+  auto* bf16 = to_float ? nullptr : static_cast<uint16_t*>(target.data_ptr());
+  for (int64_t i = 0; i < count; ++i) {
+    T value;
+    std::memcpy(&value, in + i * static_cast<int64_t>(sizeof(T)), sizeof(T));
+    if (to_float) {
+      f32[i] = widen(value);
+    } else {
+      bf16[i] = Bf16FromFloat(widen(value));
+    }
+  }
+}
+
+absl::Status ShapeError(absl::string_view place, absl::string_view tensor,
+                        absl::Span<const int64_t> expected, absl::Span<const int64_t> found) {
+  return absl::InvalidArgumentError(absl::StrCat(place, ": tensor '", tensor, "': expected shape ",
+                                                 ShapeText(expected), ", found ",
+                                                 ShapeText(found)));
+}
+
+// llama.cpp's name of a Hugging Face tensor.
+std::string GgufName(absl::string_view name) {
+  if (name == "model.embed_tokens.weight") return "token_embd.weight";
+  if (name == "model.norm.weight") return "output_norm.weight";
+  if (name == "lm_head.weight") return "output.weight";
+  constexpr absl::string_view kPrefix = "model.layers.";
+  name.remove_prefix(kPrefix.size());
+  const size_t dot = name.find('.');
+  const absl::string_view layer = name.substr(0, dot);
+  const absl::string_view rest = name.substr(dot + 1);
+  static constexpr std::pair<absl::string_view, absl::string_view> kNames[] = {
+      {"input_layernorm", "attn_norm"},    {"self_attn.q_proj", "attn_q"},
+      {"self_attn.k_proj", "attn_k"},      {"self_attn.v_proj", "attn_v"},
+      {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
+      {"self_attn.o_proj", "attn_output"}, {"post_attention_layernorm", "ffn_norm"},
+      {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
+      {"mlp.down_proj", "ffn_down"}};
+  for (const auto& [hf, gguf] : kNames) {
+    if (rest.substr(0, hf.size()) == hf && rest[hf.size()] == '.') {
+      return absl::StrCat("blk.", layer, ".", gguf, rest.substr(hf.size()));
+    }
+  }
+  return std::string(name);
+}
+
+// llama.cpp stores q and k rows of the llama architecture interleaved (2 i + j); Hugging Face wants
+// (j half + i): convert_hf_to_gguf.py, LlamaModel.permute, undone.
+void UndoPermutation(std::vector<float>* values, int64_t rows, int64_t columns, int64_t head_dim) {
+  std::vector<float> head(static_cast<size_t>(head_dim * columns));
+  const int64_t half = head_dim / 2;
+  const size_t row_bytes = static_cast<size_t>(columns) * sizeof(float);
+  for (int64_t first = 0; first + head_dim <= rows; first += head_dim) {
+    float* base = values->data() + first * columns;
+    for (int64_t i = 0; i < half; ++i) {
+      for (int64_t j = 0; j < 2; ++j) {
+        std::memcpy(head.data() + (j * half + i) * columns, base + (2 * i + j) * columns,
+                    row_bytes);
+      }
+    }
+    std::memcpy(base, head.data(), row_bytes * static_cast<size_t>(head_dim));
+  }
+}
+
+absl::Status LoadGgufTensor(const GgufTensor& source, const ModelConfig& config,
+                            const NamedTensor& target) {
+  std::vector<float> values(static_cast<size_t>(target.tensor.numel()));
+  RETURN_IF_ERROR(Dequantize(source, absl::MakeSpan(values)));
+  const absl::string_view name = target.name;
+  if (config.architecture == Architecture::kLlama &&
+      (name.find("q_proj.weight") != absl::string_view::npos ||
+       name.find("k_proj.weight") != absl::string_view::npos)) {
+    UndoPermutation(&values, target.tensor.size(0), target.tensor.size(1), config.head_dim);
+  }
+  return ConvertInto(absl::string_view(reinterpret_cast<const char*>(values.data()),
+                                       values.size() * sizeof(float)),
+                     "F32", target.tensor);
+}
+
+}  // namespace
+
+std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& config) {
+  std::vector<ParameterSpec> specs;
+  specs.push_back({"model.embed_tokens.weight", {config.vocab_size, config.hidden_size}});
+  for (int layer = 0; layer < config.layers; ++layer) AddLayer(config, layer, &specs);
+  specs.push_back({"model.norm.weight", {config.hidden_size}});
+  if (!config.tie_embeddings) {
+    specs.push_back({"lm_head.weight", {config.vocab_size, config.hidden_size}});
+  }
+  return specs;
+}
+
+absl::StatusOr<std::unique_ptr<ModelWeights>> AllocateWeights(const ModelConfig& config,
+                                                              at::ScalarType dtype) {
+  if (dtype != at::kFloat && dtype != at::kBFloat16) {
+    return absl::InvalidArgumentError("policy dtype: expected float32 or bfloat16");
+  }
+  auto weights = std::make_unique<ModelWeights>();
+  weights->config = config;
+  weights->dtype = dtype;
+  RETURN_IF_ERROR(
+      CatchTorch(absl::StrCat("allocate ", config.parameter_count(), " parameters"), [&] {
+        const at::TensorOptions options = at::TensorOptions().dtype(dtype);
+        const auto matrix = [&] {
+          return Leaf(at::empty({config.vocab_size, config.hidden_size}, options), 0,
+                      config.vocab_size);
+        };
+        weights->embedding = matrix();
+        weights->layers.resize(static_cast<size_t>(config.layers));
+        for (LayerWeights& layer : weights->layers) FillLayer(config, options, &layer);
+        weights->final_norm = at::empty({config.hidden_size}, options);
+        weights->head = config.tie_embeddings ? weights->embedding : matrix();
+        weights->head_t = at::from_blob(
+                              weights->head.data_ptr(), weights->head.sizes(),
+                              [keep = weights->head](void*) {}, options)
+                              .t();
+      }));
+  const std::vector<ParameterSpec> specs = ParameterSpecs(config);
+  const std::vector<at::Tensor> tensors = InOrder(*weights);
+  CRESCENDO_CHECK(specs.size() == tensors.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    CRESCENDO_CHECK(tensors[i].sizes() == at::IntArrayRef(specs[i].shape));
+    weights->parameters.push_back({specs[i].name, tensors[i]});
+    weights->bytes += static_cast<int64_t>(tensors[i].nbytes());
+  }
+  return weights;
+}
+
+absl::Status ConvertInto(absl::string_view bytes, absl::string_view dtype,
+                         const at::Tensor& target) {
+  const int64_t count = target.numel();
+  const bool same = dtype == (target.scalar_type() == at::kFloat ? "F32" : "BF16");
+  const size_t width = dtype == "F32" ? 4 : 2;
+  if (dtype != "F32" && dtype != "BF16" && dtype != "F16") {
+    return absl::UnimplementedError(absl::StrCat("expected F32, BF16 or F16, found ", dtype));
+  }
+  CRESCENDO_CHECK(bytes.size() == static_cast<size_t>(count) * width);
+  if (same) {
+    std::memcpy(target.data_ptr(), bytes.data(), bytes.size());
+  } else if (dtype == "F32") {
+    ConvertElements<float>(
+        bytes.data(), count, [](float x) { return x; }, target);
+  } else if (dtype == "BF16") {
+    ConvertElements<uint16_t>(bytes.data(), count, &FloatFromBf16, target);
+  } else {
+    ConvertElements<uint16_t>(bytes.data(), count, &FloatFromF16, target);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(FileSystem& files,
+                                                            const std::string& folder,
+                                                            at::ScalarType dtype) {
+  constexpr size_t kConfigBytesMax = 1 << 20;
+  ASSIGN_OR_RETURN(const std::string config_text,
+                   files.ReadFile(JoinPath(folder, "config.json"), kConfigBytesMax));
+  std::optional<absl::string_view> generation;
+  std::string generation_text;
+  const std::string generation_path = JoinPath(folder, "generation_config.json");
+  if (files.Exists(generation_path)) {
+    ASSIGN_OR_RETURN(generation_text, files.ReadFile(generation_path, kConfigBytesMax));
+    generation = generation_text;
+  }
+  ASSIGN_OR_RETURN(const ModelConfig config, ParseHfConfig(config_text, generation, folder));
+  ASSIGN_OR_RETURN(const auto file, SafetensorsFile::OpenModel(files, folder));
+  // All are checked before memory is taken: config.json alone may ask for anything.
+  std::vector<const TensorView*> sources;
+  for (const ParameterSpec& spec : ParameterSpecs(config)) {
+    const TensorView* source = file->Find(spec.name);
+    if (source == nullptr && spec.name == "model.embed_tokens.weight" && config.tie_embeddings) {
+      source = file->Find("lm_head.weight");
+    }
+    if (source == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat(file->path(), ": tensor '", spec.name,
+                                                     "' of shape ", ShapeText(spec.shape),
+                                                     " is missing"));
+    }
+    if (source->shape != spec.shape) {
+      return ShapeError(file->path(), spec.name, spec.shape, source->shape);
+    }
+    if (source->dtype != DType::kF32 && source->dtype != DType::kBF16 &&
+        source->dtype != DType::kF16) {
+      return absl::InvalidArgumentError(absl::StrCat(file->path(), ": tensor '", spec.name,
+                                                     "': expected dtype F32, BF16 or F16, found ",
+                                                     DTypeName(source->dtype)));
+    }
+    sources.push_back(source);
+  }
+  ASSIGN_OR_RETURN(auto weights, AllocateWeights(config, dtype));
+  for (size_t i = 0; i < sources.size(); ++i) {
+    RETURN_IF_ERROR(
+        Annotate(ConvertInto(absl::string_view(sources[i]->bytes.data(), sources[i]->bytes.size()),
+                             DTypeName(sources[i]->dtype), weights->parameters[i].tensor),
+                 absl::StrCat(file->path(), ": tensor '", sources[i]->name, "'")));
+  }
+  return weights;
+}
+
+absl::StatusOr<std::unique_ptr<ModelWeights>> LoadGgufWeights(FileSystem& files,
+                                                              const std::string& path,
+                                                              at::ScalarType dtype) {
+  ASSIGN_OR_RETURN(const auto file, GgufFile::Open(files, path));
+  ASSIGN_OR_RETURN(const ModelConfig config, ParseGgufConfig(*file, path));
+  if (file->Find("rope_freqs.weight") != nullptr) {
+    return absl::UnimplementedError(absl::StrCat(
+        path,
+        ": tensor 'rope_freqs.weight': scaled RoPE frequencies in a GGUF are not supported; "
+        "load the Hugging Face folder"));
+  }
+  std::vector<const GgufTensor*> sources;
+  for (const ParameterSpec& spec : ParameterSpecs(config)) {
+    ASSIGN_OR_RETURN(const GgufTensor* source, file->Get(GgufName(spec.name)));
+    if (source->shape != spec.shape) {
+      return ShapeError(path, source->name, spec.shape, source->shape);
+    }
+    if (!InfoOf(source->type).dequantizes) {
+      return absl::UnimplementedError(absl::StrCat(path, ": tensor '", source->name, "': type ",
+                                                   InfoOf(source->type).name, " is not supported"));
+    }
+    sources.push_back(source);
+  }
+  ASSIGN_OR_RETURN(auto weights, AllocateWeights(config, dtype));
+  for (size_t i = 0; i < sources.size(); ++i) {
+    RETURN_IF_ERROR(Annotate(LoadGgufTensor(*sources[i], config, weights->parameters[i]), path));
+  }
+  return weights;
+}
+
+absl::StatusOr<std::unique_ptr<ModelWeights>> RandomWeights(const ModelConfig& config,
+                                                            uint64_t seed, at::ScalarType dtype) {
+  RETURN_IF_ERROR(ValidateModelConfig(config, "model"));
+  ASSIGN_OR_RETURN(auto weights, AllocateWeights(config, dtype));
+  const double residual = 1.0 / std::sqrt(2.0 * config.layers);
+  uint64_t stream = 0;
+  for (const NamedTensor& parameter : weights->parameters) {
+    const absl::string_view name = parameter.name;
+    const auto has = [&](absl::string_view part) {
+      return name.find(part) != absl::string_view::npos;
+    };
+    std::vector<float> values(static_cast<size_t>(parameter.tensor.numel()));
+    CounterRng rng(seed, ++stream);
+    if (has("norm.weight")) {
+      values.assign(values.size(), 1.0f);
+    } else if (!has(".bias")) {
+      double scale = has("embed_tokens") || has("lm_head")
+                         ? 0.02
+                         : 1.0 / std::sqrt(static_cast<double>(parameter.tensor.size(1)));
+      if (has("o_proj") || has("down_proj")) scale *= residual;
+      for (float& value : values) value = static_cast<float>(scale * rng.Normal());
+    }
+    RETURN_IF_ERROR(ConvertInto(absl::string_view(reinterpret_cast<const char*>(values.data()),
+                                                  values.size() * sizeof(float)),
+                                "F32", parameter.tensor));
+  }
+  return weights;
+}
+
+}  // namespace crescendo

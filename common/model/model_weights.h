@@ -1,0 +1,73 @@
+// The weights of a policy in memory: fused storages, the named parameters that are views of them,
+// and their ways in from files. An inner part of PolicyModel.
+#ifndef CRESCENDO_COMMON_MODEL_MODEL_WEIGHTS_H_
+#define CRESCENDO_COMMON_MODEL_MODEL_WEIGHTS_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/model/model_config.h"
+#include "common/model/policy_model.h"
+
+namespace crescendo {
+
+// Storages carry no gradients; the leaves (parameters) do. An undefined tensor: the architecture
+// has none.
+struct LayerWeights {
+  at::Tensor qkv;       // [query_size + 2 kv_size, hidden]
+  at::Tensor qkv_bias;  // [query_size + 2 kv_size]
+  at::Tensor gate_up;   // [2 mlp, hidden], gate first
+  at::Tensor qkv_t;     // qkv transposed (a view), as the matrix product takes it
+  at::Tensor gate_up_t;
+  // Leaves: parameters.
+  at::Tensor input_norm, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm;
+  at::Tensor o, post_norm, gate, up, down;
+  // Views of the leaves' memory without gradients.
+  at::Tensor o_t, down_t;
+};
+
+struct ModelWeights {
+  ModelConfig config;
+  at::ScalarType dtype = at::kFloat;
+  at::Tensor embedding;  // leaf [vocab, hidden]
+  at::Tensor final_norm;
+  at::Tensor head;  // leaf, or the embedding when tied
+  at::Tensor head_t;
+  std::vector<LayerWeights> layers;
+  std::vector<NamedTensor> parameters;
+  int64_t bytes = 0;
+};
+
+// Uninitialised memory for all. RESOURCE_EXHAUSTED when there is not so much.
+absl::StatusOr<std::unique_ptr<ModelWeights>> AllocateWeights(const ModelConfig& config,
+                                                              at::ScalarType dtype);
+// Names and shapes of the parameters, in order, without memory.
+struct ParameterSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& config);
+
+absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(FileSystem& files,
+                                                            const std::string& folder,
+                                                            at::ScalarType dtype);
+absl::StatusOr<std::unique_ptr<ModelWeights>> LoadGgufWeights(FileSystem& files,
+                                                              const std::string& path,
+                                                              at::ScalarType dtype);
+absl::StatusOr<std::unique_ptr<ModelWeights>> RandomWeights(const ModelConfig& config,
+                                                            uint64_t seed, at::ScalarType dtype);
+
+// Overwrites `target` with `elements` values of a safetensors dtype ("F32", "BF16", "F16").
+// UNIMPLEMENTED for another dtype. Requires as many bytes.
+absl::Status ConvertInto(absl::string_view bytes, absl::string_view dtype,
+                         const at::Tensor& target);
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_COMMON_MODEL_MODEL_WEIGHTS_H_
