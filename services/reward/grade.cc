@@ -78,6 +78,8 @@ absl::string_view ReasonName(ReasonCode reason) {
       return "ambiguous";
     case ReasonCode::kUnknownKind:
       return "unknown_kind";
+    case ReasonCode::kRequestInvalid:
+      return "request_invalid";
     case ReasonCode::kUnavailable:
       return "unavailable";
   }

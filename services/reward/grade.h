@@ -50,6 +50,7 @@ enum class ReasonCode : uint8_t {
   kUnproven,          // neither equality nor difference could be proven
   kAmbiguous,         // readings of the answer disagree
   kUnknownKind,       // no grader for this kind of problem
+  kRequestInvalid,    // beyond the bounds of a request
   kUnavailable,       // the external reward service could not be reached
 };
 inline constexpr int kReasonCodes = static_cast<int>(ReasonCode::kUnavailable) + 1;

@@ -1,0 +1,132 @@
+// The service over a real channel: order, back-pressure, draining, bad requests.
+#include "services/reward/reward_service.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "catch2/catch.hpp"
+#include "common/base/limits.h"
+#include "common/os/posix_env.h"
+
+namespace crescendo {
+namespace {
+
+// A server on a free port with one stream open to it.
+class Fixture {
+ public:
+  explicit Fixture(int threads = 2)
+      : clock_(MakeRealClock()),
+        metrics_(registry_),
+        pool_(threads, {}),
+        service_(&pool_, &metrics_, clock_.get()) {
+    int port = 0;
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.SetMaxReceiveMessageSize(static_cast<int>(limits::kMessageBytesMax));
+    builder.RegisterService(&service_);
+    server_ = builder.BuildAndStart();
+    stub_ = v1::RewardService::NewStub(grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
+                                                           grpc::InsecureChannelCredentials()));
+    context_.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+    stream_ = stub_->Grade(&context_);
+  }
+  ~Fixture() {
+    context_.TryCancel();
+    server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(5));
+  }
+
+  static v1::GradeRequest Request(uint64_t id, const std::string& gold,
+                                  const std::string& response) {
+    v1::GradeRequest request;
+    request.set_id(id);
+    request.mutable_reward()->set_kind("math");
+    request.mutable_reward()->add_gold(gold);
+    request.set_response(response);
+    return request;
+  }
+
+  v1::GradeResponse Ask(const v1::GradeRequest& request) {
+    v1::GradeResponse response;
+    REQUIRE(stream_->Write(request));
+    REQUIRE(stream_->Read(&response));
+    return response;
+  }
+
+  prometheus::Registry registry_;
+  std::unique_ptr<Clock> clock_;
+  RewardMetrics metrics_;
+  GradingPool pool_;
+  RewardServiceImpl service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<v1::RewardService::Stub> stub_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::GradeRequest, v1::GradeResponse>> stream_;
+};
+
+TEST_CASE("A verdict carries its id, reward, reason and answer") {
+  Fixture fixture;
+  const v1::GradeResponse right = fixture.Ask(Fixture::Request(7, "99", "x \\boxed{99}"));
+  CHECK(right.id() == 7);
+  CHECK(right.verdict() == v1::VERDICT_CORRECT);
+  CHECK(right.reward() == 1);
+  CHECK(right.reason() == "byte_match");
+  CHECK(right.extracted() == "99");
+  CHECK(fixture.Ask(Fixture::Request(8, "99", "\\boxed{98}")).verdict() == v1::VERDICT_INCORRECT);
+}
+
+TEST_CASE("Many answers in flight each get one verdict, then the stream ends well") {
+  Fixture fixture;
+  constexpr int kAnswers = 20000;  // above kGradesInFlightMax: reads pause and go on
+  std::thread writer([&] {
+    for (int i = 0; i < kAnswers; ++i) {
+      fixture.stream_->Write(
+          Fixture::Request(i, std::to_string(i), "\\boxed{" + std::to_string(i - i % 2) + "}"));
+    }
+    fixture.stream_->WritesDone();
+  });
+  std::map<uint64_t, v1::Verdict> verdicts;
+  v1::GradeResponse response;
+  while (fixture.stream_->Read(&response))
+    CHECK(verdicts.emplace(response.id(), response.verdict()).second);
+  writer.join();
+  CHECK(fixture.stream_->Finish().ok());
+  REQUIRE(verdicts.size() == kAnswers);
+  for (const auto& [id, verdict] : verdicts) {
+    CHECK(verdict == (id % 2 == 0 ? v1::VERDICT_CORRECT : v1::VERDICT_INCORRECT));
+  }
+}
+
+TEST_CASE("What is beyond a bound or not UTF-8 is answered, not fatal") {
+  Fixture fixture;
+  const std::string huge(limits::kResponseTextBytesMax + 1, 'x');
+  CHECK(fixture.Ask(Fixture::Request(1, "1", huge)).reason() == "request_invalid");
+  const v1::GradeResponse invalid =
+      fixture.Ask(Fixture::Request(2, "1", "\\boxed{\xff\xc3\x28 1}"));
+  CHECK(invalid.verdict() != v1::VERDICT_CORRECT);
+  CHECK(invalid.extracted() == std::string("?") + "?( 1");
+  CHECK(fixture.Ask(Fixture::Request(3, "1", "\\boxed{1}")).verdict() == v1::VERDICT_CORRECT);
+}
+
+TEST_CASE("Draining answers what was read and ends the stream with UNAVAILABLE") {
+  Fixture fixture;
+  CHECK(fixture.Ask(Fixture::Request(1, "1", "\\boxed{1}")).id() == 1);
+  fixture.service_.Drain();
+  v1::GradeResponse response;
+  while (fixture.stream_->Read(&response)) {
+  }
+  CHECK(fixture.stream_->Finish().error_code() == grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_CASE("A client that goes away leaves nothing behind") {
+  Fixture fixture;
+  for (int i = 0; i < 100; ++i) fixture.stream_->Write(Fixture::Request(i, "1", "\\boxed{1}"));
+  fixture.context_.TryCancel();
+  CHECK_FALSE(fixture.stream_->Finish().ok());
+}
+
+}  // namespace
+}  // namespace crescendo
