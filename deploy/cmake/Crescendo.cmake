@@ -189,4 +189,8 @@ function(crescendo_test NAME)
   add_test(NAME ${NAME} COMMAND ${NAME} ${ARG_ARGS} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${NAME} PROPERTIES LABELS ${ARG_SUITE} TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77
     ENVIRONMENT "CRESCENDO_BUILD_DIR=${CMAKE_BINARY_DIR};CRESCENDO_SOURCE_DIR=${CMAKE_SOURCE_DIR}")
+  if(ARG_SUITE MATCHES "^(integration|fault|bench)$")
+    # They start services or measure time: each has the machine for itself.
+    set_tests_properties(${NAME} PROPERTIES RUN_SERIAL TRUE)
+  endif()
 endfunction()
