@@ -71,7 +71,8 @@ class Engine {
   void RemoveGroup(GroupId group);
   // Ends one sample; does nothing when it is not held.
   void RemoveSample(GroupId group, uint32_t sample);
-  // Flow control: a paused sample keeps its slot and blocks and draws nothing.
+  // Flow control: a paused sample keeps its slot and blocks and draws nothing (but its first token,
+  // which comes with the prompt).
   void SetPaused(GroupId group, uint32_t sample, bool paused);
   // A group that is not runnable draws nothing and holds no slot.
   void SetRunnable(GroupId group, bool runnable);
