@@ -127,6 +127,8 @@ class RolloutCore {
   bool draining() const { return drain_deadline_.has_value(); }
   // Draining, and nothing is held any more.
   bool drained() const { return draining() && groups_.empty(); }
+  // Number of the present stream to the learner.
+  uint64_t stream() const { return stream_; }
   PolicyVersion loaded() const { return loaded_; }
   // The weights are those of a learner that is still there.
   bool weights_valid() const { return weights_valid_; }
