@@ -207,8 +207,9 @@ ChunkAck ExperienceBuffer::Store(SampleChunk& chunk, Group& group, const Placeme
   sample.log_probs.insert(sample.log_probs.end(), chunk.log_probs.begin() + placement.overlap,
                           chunk.log_probs.end());
   AppendRuns(chunk.versions, placement.overlap, sample.versions);
-  Charge(group, static_cast<int64_t>(added) * kTokenBytes +
-                    static_cast<int64_t>(sample.versions.size() - runs_before) * kRunBytes);
+  Charge(group, static_cast<int64_t>(added),
+         (static_cast<int64_t>(sample.versions.size()) - static_cast<int64_t>(runs_before)) *
+             kRunBytes);
   counters_.tokens_accepted += added;
   group.writers[chunk.sample] = chunk.lease;
   group.newest_lease = std::max(group.newest_lease, chunk.lease);
@@ -236,9 +237,9 @@ ExperienceBuffer::Group& ExperienceBuffer::AddGroup(SampleChunk& chunk) {
   group.experience.header = std::move(chunk.header);
   group.experience.samples.resize(group.experience.header.samples);
   group.writers.resize(group.experience.header.samples);
-  Charge(group, kGroupBytes + kSampleBytes * group.experience.header.samples +
-                    static_cast<int64_t>(sizeof(int32_t)) *
-                        static_cast<int64_t>(group.experience.header.prompt_tokens.size()));
+  Charge(group, 0,
+         kGroupBytes + kSampleBytes * group.experience.header.samples +
+             static_cast<int64_t>(sizeof(int32_t) * group.experience.header.prompt_tokens.size()));
   return group;
 }
 
@@ -256,13 +257,23 @@ void ExperienceBuffer::Truncate(Group& group, SampleExperience& sample, size_t t
     if (last.tokens == 0) sample.versions.pop_back();
   }
   counters_.tokens_replaced += dropped;
-  Charge(group, -static_cast<int64_t>(dropped) * kTokenBytes -
-                    static_cast<int64_t>(runs_before - sample.versions.size()) * kRunBytes);
+  Charge(group, -static_cast<int64_t>(dropped),
+         (static_cast<int64_t>(sample.versions.size()) - static_cast<int64_t>(runs_before)) *
+             kRunBytes);
 }
 
-void ExperienceBuffer::Charge(Group& group, int64_t bytes) {
+void ExperienceBuffer::Charge(Group& group, int64_t tokens, int64_t other_bytes) {
+  const int64_t bytes = tokens * kTokenBytes + other_bytes;
+  group.tokens += tokens;
+  tokens_ += tokens;
   group.bytes += bytes;
   bytes_ += bytes;
+}
+
+void ExperienceBuffer::Release(const Group& group) {
+  bytes_ -= group.bytes;
+  tokens_ -= group.tokens;
+  groups_complete_ -= group.complete();
 }
 
 bool ExperienceBuffer::HasRoomFor(const SampleChunk& chunk) const {
@@ -326,9 +337,7 @@ GroupProgress ExperienceBuffer::Progress(GroupId group) const {
   progress.samples = it->second.experience.header.samples;
   progress.closed = it->second.closed;
   progress.lease = it->second.newest_lease;
-  for (const SampleExperience& sample : it->second.experience.samples) {
-    progress.tokens += sample.tokens.size();
-  }
+  progress.tokens = static_cast<uint64_t>(it->second.tokens);
   return progress;
 }
 
@@ -367,8 +376,7 @@ absl::StatusOr<std::vector<GroupExperience>> ExperienceBuffer::Take(const StepPl
   std::vector<GroupExperience> out;
   for (GroupId id : plan.groups) {
     auto it = groups_.find(id);
-    bytes_ -= it->second.bytes;
-    --groups_complete_;
+    Release(it->second);
     out.push_back(std::move(it->second.experience));
     groups_.erase(it);
   }
@@ -389,8 +397,7 @@ std::vector<GroupId> ExperienceBuffer::Unfit(const StepPlan& plan) const {
 void ExperienceBuffer::Drop(GroupId group) {
   const auto it = groups_.find(group);
   if (it == groups_.end()) return;
-  bytes_ -= it->second.bytes;
-  groups_complete_ -= it->second.complete();
+  Release(it->second);
   groups_.erase(it);
 }
 

@@ -98,6 +98,7 @@ class ExperienceBuffer {
   const Ledger& ledger() const { return ledger_; }
   const ExperienceCounters& counters() const { return counters_; }
   int64_t bytes() const { return bytes_; }
+  int64_t tokens() const { return tokens_; }
   int groups() const { return static_cast<int>(groups_.size()); }
   int groups_complete() const { return groups_complete_; }
 
@@ -108,6 +109,7 @@ class ExperienceBuffer {
     LeaseId newest_lease;
     int closed = 0;
     int64_t bytes = 0;
+    int64_t tokens = 0;
     bool complete() const { return closed == experience.header.samples; }
   };
   // How a chunk lies against what is held of its sample.
@@ -124,7 +126,8 @@ class ExperienceBuffer {
   absl::Status CheckFit(const StepPlan& plan, const Group& group) const;
   Group& AddGroup(SampleChunk& chunk);
   void Truncate(Group& group, SampleExperience& sample, size_t tokens);
-  void Charge(Group& group, int64_t bytes);
+  void Charge(Group& group, int64_t tokens, int64_t other_bytes);
+  void Release(const Group& group);
   void Count(const ChunkAck& ack);
 
   ExperienceOptions options_;
@@ -134,6 +137,7 @@ class ExperienceBuffer {
   absl::flat_hash_set<GroupId> wanted_;
   ExperienceCounters counters_;
   int64_t bytes_ = 0;
+  int64_t tokens_ = 0;
   int groups_complete_ = 0;
 };
 

@@ -156,6 +156,7 @@ void LearnerState::OnPublished(absl::Duration took, absl::Time now) {
 void LearnerState::OnAttached(absl::Time now) {
   under_way_ = false;
   attached_ = true;
+  ever_attached_ = true;
   reported_ = false;
   buffer_.ForgetLeases();
   EnterNext(now);
@@ -189,7 +190,7 @@ void LearnerState::OnNextStep(LearnerDirective directive, const StepPlan& plan, 
       if (absl::Status valid = CheckPlan(plan); !valid.ok()) return Fail(valid, now);
       return EnterCollect(plan, now);
     default:
-      not_before_ = now + options_.ask_again;
+      not_before_ = now + options_.wait_again;
       missing_.clear();
       return Enter(LearnerPhase::kNextStep, now);
   }
@@ -271,8 +272,8 @@ void LearnerState::OnCallFailed(const absl::Status& status, absl::Time now) {
       (unknown_to_it && phase_ == LearnerPhase::kAttach)) {
     return Fail(Annotate(status, absl::StrCat("coordinator, for ", LearnerPhaseName(phase_))), now);
   }
-  if (now - failing_since_ > options_.unreachable_max) {
-    return Fail(absl::DeadlineExceededError(absl::StrCat(
+  if (now - failing_since_ > (ever_attached_ ? options_.unreachable_max : options_.connect_max)) {
+    return Fail(absl::UnavailableError(absl::StrCat(
                     "coordinator did not serve the learner (", LearnerPhaseName(phase_), ") for ",
                     absl::FormatDuration(now - failing_since_), "; last: ", status.ToString())),
                 now);

@@ -56,10 +56,12 @@ struct LearnerOptions {
   int checkpoint_every = 1;
   int nonfinite_steps_max = 3;
   absl::Duration retry_first = absl::Milliseconds(100);
-  absl::Duration retry_max = absl::Seconds(2);
+  absl::Duration retry_max = absl::Seconds(1);
+  absl::Duration connect_max = absl::Seconds(30);  // for the first attach
   absl::Duration unreachable_max = absl::Minutes(10);
-  absl::Duration ask_again = absl::Seconds(1);  // while collecting, serving, or told to wait
-  int checkpoint_failures_max = 3;              // in a row
+  absl::Duration ask_again = absl::Seconds(1);         // while collecting or serving
+  absl::Duration wait_again = absl::Milliseconds(50);  // when told to wait: the call itself waits
+  int checkpoint_failures_max = 3;                     // in a row
 };
 
 // Where the run goes on: from a checkpoint, or {} for the base.
@@ -170,6 +172,7 @@ class LearnerState {
   LearnerPhase phase_ = LearnerPhase::kPublish;
   bool under_way_ = false;
   bool attached_ = false;
+  bool ever_attached_ = false;
   bool reported_ = true;  // last_report_ has reached the coordinator since the last attach
   bool stopping_ = false;
   bool finished_ = false;

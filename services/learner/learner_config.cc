@@ -1,0 +1,62 @@
+#include "services/learner/learner_config.h"
+
+#include <algorithm>
+
+#include "common/base/status_macros.h"
+#include "common/os/env.h"
+
+namespace crescendo {
+
+namespace {
+
+// A token with its log-probability, and its share of version runs and of vectors' slack.
+constexpr int64_t kBytesPerToken = 32;
+constexpr int64_t kPromptBytes = 64 << 10;
+constexpr int64_t kBytesMin = 64 << 20;
+
+}  // namespace
+
+int64_t ExperienceBytesMax(const RunConfig& config) {
+  double most = 0;
+  for (const StageSection& stage : config.stages) {
+    const double group = static_cast<double>(stage.group_samples) * stage.context_tokens *
+                             static_cast<double>(kBytesPerToken) +
+                         static_cast<double>(kPromptBytes);
+    most = std::max(most, group * stage.groups_per_step * (1.0 + config.learner.max_staleness));
+  }
+  constexpr double kMost = 1e15;
+  return std::max(kBytesMin, static_cast<int64_t>(std::min(2 * most, kMost)));
+}
+
+absl::StatusOr<LearnerHostOptions> MakeHostOptions(const RunConfig& config, int vocabulary_size,
+                                                   const std::string& incarnation) {
+  LearnerHostOptions options;
+  options.learner.experience.vocabulary_size = vocabulary_size;
+  options.learner.experience.bytes_max = ExperienceBytesMax(config);
+  options.learner.checkpoint_every = config.learner.checkpoint_every;
+  options.learner.nonfinite_steps_max = config.learner.nonfinite_steps_max;
+  options.learner.connect_max = config.network.connect_timeout;
+  ASSIGN_OR_RETURN(options.step.reward.kind, ParseAdvantageKind(config.objective.advantage));
+  options.step.reward.random_reward = config.objective.random_reward;
+  options.step.reward.seed = config.run.seed;
+  options.step.pack.microbatch_tokens = config.learner.microbatch_tokens;
+  options.step.pack.minibatches = config.objective.minibatches;
+  options.step.pack.drop_zero_advantage = config.objective.kl_coefficient == 0;
+  options.step.learning_rate = config.optimizer.learning_rate;
+  options.incarnation = incarnation;
+  options.policy_folder = JoinPath(config.run.out, "policy");
+  options.config_toml = ToToml(config);
+  options.awaited_after = config.coordinator.awaited_after;
+  return options;
+}
+
+CheckpointOptions MakeCheckpointOptions(const RunConfig& config) {
+  CheckpointOptions options;
+  options.folder = JoinPath(config.run.out, "checkpoints");
+  options.kept = config.learner.checkpoints_kept;
+  options.run_name = config.run.name;
+  options.run_seed = config.run.seed;
+  return options;
+}
+
+}  // namespace crescendo

@@ -1,0 +1,90 @@
+#include "services/learner/learner_service.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/convert/convert.h"
+#include "common/rpc/rpc_status.h"
+
+namespace crescendo {
+
+grpc::Status ExperienceServiceImpl::StreamSamples(
+    grpc::ServerContext* context, grpc::ServerReaderWriter<v1::ChunkAck, v1::SampleChunk>* stream) {
+  const auto cancelled = [context] { return context->IsCancelled(); };
+  v1::SampleChunk message;
+  while (stream->Read(&message)) {
+    absl::StatusOr<SampleChunk> chunk = FromProto(message);
+    v1::ChunkAck answer;
+    if (!chunk.ok()) {
+      host_->CountMalformed();
+      answer.set_group_id(message.group_id());
+      answer.set_sample(message.sample());
+      answer.set_outcome(v1::ChunkAck::OUTCOME_REFUSED);
+      answer.set_message(std::string(chunk.status().message()));
+    } else {
+      const absl::StatusOr<ChunkAck> ack = host_->Accept(*std::move(chunk), cancelled);
+      if (!ack.ok()) return ToGrpc(ack.status());
+      answer = ToProto(*ack);
+    }
+    if (!stream->Write(answer)) break;
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status ExperienceServiceImpl::Resume(grpc::ServerContext*, const v1::ResumeRequest* request,
+                                           v1::ResumeResponse* response) {
+  *response = ToProto(host_->Resume(GroupId(request->group_id())));
+  return grpc::Status::OK;
+}
+
+grpc::Status WeightsServiceImpl::GetManifest(grpc::ServerContext*,
+                                             const v1::GetManifestRequest* request,
+                                             v1::WeightManifest* response) {
+  const auto weights = host_->weights().Get(PolicyVersion(request->version()));
+  if (!weights.ok()) return ToGrpc(weights.status());
+  response->set_version((*weights)->version.value());
+  for (const PublishedTensor& tensor : (*weights)->tensors) {
+    v1::WeightTensor* out = response->add_tensors();
+    out->set_name(tensor.name);
+    out->set_dtype(tensor.dtype);
+    for (int64_t size : tensor.shape) out->add_shape(size);
+    out->set_offset(tensor.offset);
+    out->set_bytes(tensor.bytes);
+  }
+  response->set_total_bytes((*weights)->bytes.size());
+  response->set_chunk_bytes((*weights)->chunk_bytes);
+  for (uint32_t crc : (*weights)->chunk_crc32c) response->add_chunk_crc32c(crc);
+  response->set_learner_incarnation(host_->incarnation());
+  return grpc::Status::OK;
+}
+
+grpc::Status WeightsServiceImpl::PullChunks(grpc::ServerContext*,
+                                            const v1::PullChunksRequest* request,
+                                            grpc::ServerWriter<v1::WeightChunk>* writer) {
+  const auto found = host_->weights().Get(PolicyVersion(request->version()));
+  if (!found.ok()) return ToGrpc(found.status());
+  const PublishedWeights& weights = **found;
+  const uint64_t end = uint64_t{request->first_chunk()} + request->chunks();
+  if (end > weights.chunks()) {
+    return ToGrpc(absl::OutOfRangeError(
+        absl::StrCat("weights of version ", weights.version.value(), ": chunks: expected at most ",
+                     weights.chunks(), ", asked for ", request->first_chunk(), " to ", end)));
+  }
+  for (uint32_t i = request->first_chunk(); i < end; ++i) {
+    const absl::string_view data = weights.Chunk(i);
+    v1::WeightChunk chunk;
+    chunk.set_version(weights.version.value());
+    chunk.set_index(i);
+    chunk.set_data(data.data(), data.size());
+    chunk.set_crc32c(weights.chunk_crc32c[i]);
+    if (!writer->Write(chunk)) {
+      return grpc::Status(grpc::StatusCode::CANCELLED, "the receiver left");
+    }
+    host_->metrics().weight_bytes_sent_total.Increment(static_cast<double>(data.size()));
+  }
+  return grpc::Status::OK;
+}
+
+}  // namespace crescendo

@@ -1,0 +1,138 @@
+// crescendo-learner: takes samples, trains the policy on them, and publishes it (README.md).
+#include <cstdint>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
+#include "common/config/command_line.h"
+#include "common/config/run_config.h"
+#include "common/metrics/learner_metrics.h"
+#include "common/metrics/metrics_server.h"
+#include "common/os/log.h"
+#include "common/os/posix_env.h"
+#include "common/os/process.h"
+#include "common/rpc/address.h"
+#include "common/rpc/server.h"
+#include "services/learner/checkpoint.h"
+#include "services/learner/coordinator_link.h"
+#include "services/learner/learner_config.h"
+#include "services/learner/learner_host.h"
+#include "services/learner/learner_service.h"
+#include "services/learner/make_trainer.h"
+#include "services/learner/weight_store.h"
+
+namespace crescendo {
+namespace {
+
+constexpr absl::string_view kName = "crescendo-learner";
+constexpr absl::Duration kServerGrace = absl::Seconds(1);
+
+std::string RandomIncarnation() {
+  std::random_device device;
+  return absl::StrFormat("%08x%08x", device(), device());
+}
+
+absl::StatusOr<std::string> DescribeRun(const RunConfig& config) {
+  return absl::StrCat("train ", config.policy.path, " for ", config.run.steps,
+                      " steps, listening on ", config.network.learner, ", coordinator at ",
+                      config.network.coordinator, ", checkpoints in ",
+                      MakeCheckpointOptions(config).folder, " (every ",
+                      config.learner.checkpoint_every, " steps, ", config.learner.checkpoints_kept,
+                      " kept), at most ", ExperienceBytesMax(config) >> 20, " MiB of samples");
+}
+
+// The newest good checkpoint goes into the trainer; what it says of the run is returned.
+absl::StatusOr<LearnerRestore> Restore(CheckpointStore& store, Trainer& trainer,
+                                       const Logger& log) {
+  ASSIGN_OR_RETURN(LoadedCheckpoint loaded, store.LoadNewest());
+  for (const absl::Status& skipped : loaded.skipped) {
+    log.Error("checkpoint cannot be used, an older one is", {{"status", skipped}});
+  }
+  LearnerRestore restore;
+  if (!loaded.checkpoint.has_value()) return restore;
+  Checkpoint& checkpoint = *loaded.checkpoint;
+  RETURN_IF_ERROR(Annotate(trainer.ImportState(checkpoint.trainer),
+                           absl::StrCat("checkpoint of ", checkpoint.steps_trained, " steps")));
+  restore.steps_trained = checkpoint.steps_trained;
+  restore.ledger = std::move(checkpoint.ledger);
+  restore.last_report = std::move(checkpoint.last_report);
+  log.Info("resumed from a checkpoint",
+           {{"steps", restore.steps_trained}, {"groups_consumed", restore.ledger.groups()}});
+  return restore;
+}
+
+absl::Status RunLearner(const RunConfig& config, FileSystem& files, Clock& clock, StopSignal& stop,
+                        const Logger& log) {
+  RETURN_IF_ERROR(CheckCanListen(config.network.learner, "learner"));
+  ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics_server,
+                   MetricsServer::Start({.address = config.network.metrics,
+                                         .who = "learner",
+                                         .insecure = config.network.insecure}));
+  LearnerMetrics metrics(metrics_server->registry());
+  ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer, MakeTrainer(files, config));
+  CheckpointStore checkpoints(&files, MakeCheckpointOptions(config));
+  ASSIGN_OR_RETURN(LearnerRestore restore, Restore(checkpoints, *trainer, log));
+  WeightStore weights(config.learner.versions_kept, limits::kWeightChunkBytes);
+  ASSIGN_OR_RETURN(const LearnerHostOptions options,
+                   MakeHostOptions(config, trainer->vocabulary_size(), RandomIncarnation()));
+  LearnerHost host(options, {trainer.get(), &checkpoints, &weights, &metrics, &clock}, log,
+                   std::move(restore));
+  ExperienceServiceImpl experience(&host);
+  WeightsServiceImpl weights_service(&host);
+  ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
+                   RpcServer::Start({.address = config.network.learner,
+                                     .who = "learner",
+                                     .insecure = config.network.insecure},
+                                    {&experience, &weights_service}));
+  ASSIGN_OR_RETURN(const std::unique_ptr<CoordinatorLink> coordinator,
+                   MakeCoordinatorLink({.coordinator = config.network.coordinator,
+                                        .learner_address = server->address(),
+                                        .config_digest = ConfigDigest(config),
+                                        .insecure = config.network.insecure,
+                                        .rpc_timeout = config.network.rpc_timeout}));
+  log.Info("serving", {{"address", server->address()},
+                       {"metrics", metrics_server->address()},
+                       {"policy", config.policy.path}});
+  std::thread watcher([&] {
+    while (!stop.WaitFor(absl::Minutes(1))) {
+    }
+    server->SetServing(false);
+    host.RequestStop();
+  });
+  const absl::Status status = host.Run(coordinator.get());
+  stop.Request();
+  watcher.join();
+  server->Stop(kServerGrace);
+  if (status.ok()) log.Info("stopped");
+  return status;
+}
+
+int Main(int argc, const char* const* argv) {
+  const std::unique_ptr<FileSystem> files = MakePosixFileSystem();
+  const std::unique_ptr<Clock> clock = MakeRealClock();
+  int exit_code = 0;
+  const std::optional<RunConfig> config = ParseServiceCommandLine(
+      argc, argv,
+      {.name = kName,
+       .purpose = "takes samples from rollout workers, trains the policy on them, publishes it",
+       .dry_run = DescribeRun},
+      *files, std::cout, std::cerr, &exit_code);
+  if (!config.has_value()) return exit_code;
+  StopSignal stop;
+  const Logger log("learner", "learner-0", LogLevel::kInfo, clock.get(), StderrSink());
+  const absl::Status status = RunLearner(*config, *files, *clock, stop, log);
+  return status.ok() ? kExitOk : ReportError(kName, status, std::cerr);
+}
+
+}  // namespace
+}  // namespace crescendo
+
+int main(int argc, char** argv) { return crescendo::Main(argc, argv); }
