@@ -212,6 +212,7 @@ absl::Status ParseSizes(const Fields& fields, absl::string_view place, ModelConf
   RETURN_IF_ERROR(fields.Int("intermediate_size", &config->mlp_size, true));
   RETURN_IF_ERROR(fields.Int("num_hidden_layers", &layers, true));
   RETURN_IF_ERROR(fields.Int("num_attention_heads", &query_heads, true));
+  RETURN_IF_ERROR(CheckRange(place, "hidden_size", config->hidden_size, 1, kHiddenMax));
   RETURN_IF_ERROR(CheckRange(place, "num_hidden_layers", layers, 1, kLayersMax));
   RETURN_IF_ERROR(CheckRange(place, "num_attention_heads", query_heads, 1, kHeadsMax));
   kv_heads = query_heads;

@@ -34,9 +34,8 @@ void ParallelTasks(int threads, int64_t tasks, const F& fn) {
       (*s->fn)(task, worker);
     }
   };
-  GOMP_parallel(body, &shared,
-                static_cast<unsigned>(std::min<int64_t>(threads, std::min<int64_t>(tasks, 4096))),
-                0);
+  // Always the whole team: libgomp ends and restarts threads when a team's size changes.
+  GOMP_parallel(body, &shared, static_cast<unsigned>(threads), 0);
 }
 
 // Calls fn(begin, end) for parts that cover [0, n), each of at least `grain` (but the last).

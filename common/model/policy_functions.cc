@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "common/model/kernel_dispatch.h"
@@ -175,9 +176,12 @@ struct QkvFunction : torch::autograd::Function<QkvFunction> {
   // The weights and biases are arguments so that gradients flow to them; the product itself takes
   // the fused storage.
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& wq,
-                               const at::Tensor& wk, const at::Tensor& wv, const at::Tensor& bq,
-                               const at::Tensor& bk, const at::Tensor& bv, const at::Tensor& q_norm,
-                               const at::Tensor& k_norm, const at::Tensor& positions,
+                               const at::Tensor& wk, const at::Tensor& wv,
+                               const std::optional<at::Tensor>& bq,
+                               const std::optional<at::Tensor>& bk,
+                               const std::optional<at::Tensor>& bv,
+                               const std::optional<at::Tensor>& q_norm,
+                               const std::optional<at::Tensor>& k_norm, const at::Tensor& positions,
                                const LayerWeights* weights, const ModelConfig* config,
                                const RopeTable* rope) {
     (void)wq, (void)wk, (void)wv, (void)bq, (void)bk, (void)bv;
@@ -192,12 +196,12 @@ struct QkvFunction : torch::autograd::Function<QkvFunction> {
     if (config->qk_norm) {
       at::Tensor q_rstd = at::empty({tokens * s.query_heads}, at::kFloat);
       at::Tensor k_rstd = at::empty({tokens * s.kv_heads}, at::kFloat);
-      for (const at::Tensor& t : {y.clone(), q_norm, k_norm, q_rstd, k_rstd}) saved.push_back(t);
+      for (const at::Tensor& t : {y.clone(), *q_norm, *k_norm, q_rstd, k_rstd}) saved.push_back(t);
       DispatchDtype(x.scalar_type(), [&](auto type) {
         using T = decltype(type);
-        NormHeads<T>(y, 0, s.query_heads, s.head_dim, q_norm, config->norm_eps,
+        NormHeads<T>(y, 0, s.query_heads, s.head_dim, *q_norm, config->norm_eps,
                      q_rstd.data_ptr<float>());
-        NormHeads<T>(y, config->query_size(), s.kv_heads, s.head_dim, k_norm, config->norm_eps,
+        NormHeads<T>(y, config->query_size(), s.kv_heads, s.head_dim, *k_norm, config->norm_eps,
                      k_rstd.data_ptr<float>());
       });
     }
@@ -321,8 +325,12 @@ at::Tensor RmsNormGrad(const at::Tensor& x, const at::Tensor& weight, double eps
 std::array<at::Tensor, 3> QkvGrad(const at::Tensor& x, const at::Tensor& positions,
                                   const LayerWeights& w, const ModelConfig& config,
                                   const RopeTable& rope) {
-  variable_list out = QkvFunction::apply(x, w.q, w.k, w.v, w.q_bias, w.k_bias, w.v_bias, w.q_norm,
-                                         w.k_norm, positions, &w, &config, &rope);
+  const auto maybe = [](const at::Tensor& t) {
+    return t.defined() ? std::optional<at::Tensor>(t) : std::nullopt;
+  };
+  variable_list out =
+      QkvFunction::apply(x, w.q, w.k, w.v, maybe(w.q_bias), maybe(w.k_bias), maybe(w.v_bias),
+                         maybe(w.q_norm), maybe(w.k_norm), positions, &w, &config, &rope);
   return {out[0], out[1], out[2]};
 }
 

@@ -15,7 +15,8 @@ namespace {
 
 bool IsOutOfMemory(absl::string_view text) {
   return text.find("not enough memory") != absl::string_view::npos ||
-         text.find("out of memory") != absl::string_view::npos;
+         text.find("out of memory") != absl::string_view::npos ||
+         text.find("can't allocate memory") != absl::string_view::npos;
 }
 
 }  // namespace
