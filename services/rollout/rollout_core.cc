@@ -27,7 +27,17 @@ absl::Status CheckLease(const GroupLease& lease) {
     return absl::InvalidArgumentError(
         absl::StrCat("samples is ", lease.samples, ", expected 1 to ", limits::kGroupSamplesMax));
   }
-  if (!lease.sampling.stop.empty()) {
+  const SamplingParams& sampling = lease.sampling;
+  const bool temperature = sampling.temperature == 0 ||
+                           (sampling.temperature >= 1e-3f && sampling.temperature <= 100.0f);
+  if (!temperature || sampling.top_k < 0 || !(sampling.top_p > 0 && sampling.top_p <= 1) ||
+      !(sampling.min_p >= 0 && sampling.min_p < 1)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sampling parameters temperature=", sampling.temperature, " top_k=", sampling.top_k,
+        " top_p=", sampling.top_p, " min_p=", sampling.min_p,
+        ": expected 0 or 0.001 to 100, >= 0, (0, 1], [0, 1)"));
+  }
+  if (!sampling.stop.empty()) {
     return absl::UnimplementedError("stop strings are not supported by this worker");
   }
   return absl::OkStatus();

@@ -1,0 +1,205 @@
+// Benches of the rollout engine; each prints one JSON line.
+//   rollout_bench demo [THREADS [MODEL]]  decode speed of a policy at 256 sequences, with where the
+//   time goes rollout_bench scheduler        cost of planning a step of 256 sequences, slots busy
+//   with a long tail rollout_bench prefix           prefill work and KV blocks of one 512-token
+//   prompt, G = 16
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/rng.h"
+#include "common/model/policy_model.h"
+#include "common/model/torch_guard.h"
+#include "common/os/posix_env.h"
+#include "services/rollout/engine.h"
+#include "services/rollout/torch_model_runner.h"
+
+namespace crescendo {
+namespace {
+
+// Adds up the time spent in the model.
+class TimedRunner : public ModelRunner {
+ public:
+  explicit TimedRunner(ModelRunner* inner) : inner_(inner) {}
+  absl::Status Run(const BatchPlan& plan, absl::Span<DrawnToken> results) override {
+    const absl::Time start = absl::Now();
+    const absl::Status status = inner_->Run(plan, results);
+    seconds_ += absl::ToDoubleSeconds(absl::Now() - start);
+    return status;
+  }
+  absl::Status SwapWeights(PolicyVersion version) override { return inner_->SwapWeights(version); }
+  double seconds() const { return seconds_; }
+
+ private:
+  ModelRunner* inner_;
+  double seconds_ = 0;
+};
+
+// Draws tokens at once: what is left is the engine's own cost. A sample's length is fixed by its
+// id.
+class InstantRunner : public ModelRunner {
+ public:
+  explicit InstantRunner(int mean, bool skewed) : mean_(mean), skewed_(skewed) {}
+  absl::Status Run(const BatchPlan& plan, absl::Span<DrawnToken> results) override {
+    for (size_t i = 0; i < plan.draws.size(); ++i) {
+      const TokenDraw& draw = plan.draws[i];
+      CounterRng rng(draw.group.value(), draw.sample);
+      // Log-normal with p99 = 8 x median: sigma = ln 8 / 2.326.
+      const double length = skewed_ ? mean_ * std::exp(0.894 * rng.Normal()) : 1e9;
+      results[i] = DrawnToken{draw.position + 1 >= length ? 1 : 7, -1.0f};
+    }
+    return absl::OkStatus();
+  }
+  absl::Status SwapWeights(PolicyVersion) override { return absl::OkStatus(); }
+
+ private:
+  int mean_;
+  bool skewed_;
+};
+
+GroupRequest Request(uint64_t id, int samples, int prompt, int limit) {
+  GroupRequest request;
+  request.id = GroupId(id);
+  request.seed = 1;
+  request.limit = limit;
+  request.prompt.assign(prompt, 5);
+  for (int i = 0; i < samples; ++i) request.samples.push_back({static_cast<uint32_t>(i), {}});
+  return request;
+}
+
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  return 1;
+}
+
+// The demo's policy (../shared/notes/demo.md), with random weights: speed does not depend on them.
+ModelConfig DemoConfig() {
+  ModelConfig config;
+  config.architecture = Architecture::kQwen2;
+  config.vocab_size = 47;
+  config.hidden_size = 96;
+  config.layers = 3;
+  config.query_heads = 4;
+  config.kv_heads = 2;
+  config.head_dim = 24;
+  config.mlp_size = 192;
+  config.rope_theta = 100;
+  config.qkv_bias = true;
+  return config;
+}
+
+int Demo(const std::string& path, int threads) {
+  std::unique_ptr<FileSystem> files = MakePosixFileSystem();
+  SetComputeThreads(threads);
+  auto model = path.empty() ? PolicyModel::Init(DemoConfig(), 1) : PolicyModel::Load(*files, path);
+  if (!model.ok()) return Fail(model.status());
+  TorchRunnerOptions options;
+  options.threads = threads;
+  auto torch = TorchModelRunner::Create(*std::move(model), options);
+  if (!torch.ok()) return Fail(torch.status());
+  TimedRunner timed(torch->get());
+  EngineOptions engine_options;  // no stop token: all samples run to the limit
+  Engine engine(engine_options, &timed);
+  for (uint64_t id = 0; id < 32; ++id) engine.AddGroup(Request(id, 8, 16, 144));
+  absl::Time start = absl::Now();
+  double model_before = 0;
+  uint64_t drawn_before = 0;
+  int64_t steps = 0;
+  do {
+    if (auto outputs = engine.Step(); !outputs.ok()) return Fail(outputs.status());
+    if (++steps == 8) {  // warm
+      start = absl::Now();
+      model_before = timed.seconds();
+      drawn_before = engine.drawn_tokens();
+    }
+  } while (engine.worked());
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  const double tokens = static_cast<double>(engine.drawn_tokens() - drawn_before);
+  std::printf(
+      "{\"bench\":\"rollout_demo\",\"tokens_per_second\":%.0f,\"sequences\":256,\"threads\":%d,"
+      "\"model_share\":%.3f,\"step_us\":%.0f}\n",
+      tokens / seconds, threads, (timed.seconds() - model_before) / seconds,
+      seconds / (tokens / 256) * 1e6);
+  return 0;
+}
+
+int SchedulerBench() {
+  double step_us = 0;
+  {
+    InstantRunner runner(0, false);
+    EngineOptions options;
+    options.blocks = 65536;
+    Engine engine(options, &runner);
+    for (uint64_t id = 0; id < 32; ++id) engine.AddGroup(Request(id, 8, 64, 2048));
+    for (int i = 0; i < 100; ++i) (void)engine.Step();
+    const absl::Time start = absl::Now();
+    for (int i = 0; i < 1500; ++i) (void)engine.Step();
+    step_us = absl::ToDoubleMicroseconds(absl::Now() - start) / 1500;
+  }
+  InstantRunner runner(100, true);
+  EngineOptions options;
+  options.stop_tokens = {1};
+  options.blocks = 65536;
+  Engine engine(options, &runner);
+  uint64_t next = 0;
+  double busy = 0;
+  int steps = 0;
+  for (; steps < 5000; ++steps) {
+    while (engine.waiting() + engine.running() < 256 + 64)
+      engine.AddGroup(Request(next++, 8, 64, 4096));
+    (void)engine.Step();
+    if (steps >= 100) busy += engine.running() / 256.0;
+  }
+  std::printf(
+      "{\"bench\":\"rollout_scheduler\",\"step_us\":%.1f,\"sequences\":256,\"slots_busy\":%.3f}\n",
+      step_us, busy / (steps - 100));
+  return 0;
+}
+
+int Prefix() {
+  const auto run = [](bool share) {
+    InstantRunner runner(0, false);
+    EngineOptions options;
+    options.blocks = 65536;
+    Engine engine(options, &runner);
+    if (share) {
+      engine.AddGroup(Request(0, 16, 512, 8));
+    } else {
+      for (uint64_t id = 0; id < 16; ++id) engine.AddGroup(Request(id, 1, 512, 8));
+    }
+    do {
+      (void)engine.Step();
+    } while (engine.worked());
+    return std::make_pair(static_cast<double>(engine.prefilled_tokens()),
+                          static_cast<double>(engine.blocks().used_blocks_peak() - 16));
+  };
+  const auto shared = run(true);
+  const auto apart = run(false);
+  std::printf(
+      "{\"bench\":\"rollout_prefix\",\"prefill_ratio\":%.4f,\"prompt_block_ratio\":%.4f,\"asked\":%"
+      ".4f}\n",
+      shared.first / apart.first, shared.second / apart.second, 1.1 / 16);
+  return 0;
+}
+
+int Main(int argc, char** argv) {
+  const std::string mode = argc > 1 ? argv[1] : "";
+  if (mode == "demo") {
+    return Demo(argc > 3 ? argv[3] : "", argc > 2 ? std::atoi(argv[2]) : 2);
+  }
+  if (mode == "scheduler") return SchedulerBench();
+  if (mode == "prefix") return Prefix();
+  std::fprintf(stderr, "usage: rollout_bench demo [THREADS] [MODEL] | scheduler | prefix\n");
+  return 2;
+}
+
+}  // namespace
+}  // namespace crescendo
+
+int main(int argc, char** argv) { return crescendo::Main(argc, argv); }
