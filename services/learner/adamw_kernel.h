@@ -1,11 +1,18 @@
-// The inner loops of the optimizer, over plain arrays and without LibTorch, so that they can be
-// compiled for speed by themselves. Thread-safe: pure but for what they write.
+// The optimizer's settings, and its inner loops over plain arrays and without LibTorch, so that
+// they can be compiled for speed by themselves. Thread-safe: pure but for what they write.
 #ifndef CRESCENDO_SERVICES_LEARNER_ADAMW_KERNEL_H_
 #define CRESCENDO_SERVICES_LEARNER_ADAMW_KERNEL_H_
 
 #include <cstdint>
 
 namespace crescendo {
+
+struct AdamWOptions {
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0.01;
+};
 
 struct AdamWConstants {
   float grad_scale;

@@ -19,15 +19,9 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "common/model/policy_model.h"
+#include "services/learner/adamw_kernel.h"
 
 namespace crescendo {
-
-struct AdamWOptions {
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double epsilon = 1e-8;
-  double weight_decay = 0.01;
-};
 
 class AdamW {
  public:

@@ -251,6 +251,11 @@ absl::Status CopyTokenizerFiles(FileSystem& files, const std::string& from, cons
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::unique_ptr<Trainer>> MakeTorchTrainer(FileSystem& files,
+                                                          const TorchTrainerOptions& options) {
+  return TorchTrainer::Create(files, options);
+}
+
 int TorchTrainer::vocabulary_size() const { return static_cast<int>(model_->config().vocab_size); }
 
 }  // namespace crescendo

@@ -26,28 +26,14 @@
 #include "common/model/policy_model.h"
 #include "common/os/env.h"
 #include "services/learner/optimizer.h"
-#include "services/learner/policy_loss.h"
 #include "services/learner/trainer.h"
+#include "services/learner/trainer_factory.h"
 
 namespace crescendo {
 
-struct TorchTrainerOptions {
-  std::string
-      policy;  // Hugging Face folder or .gguf: the base, and the reference when there is one
-  // "float32" or "bfloat16": computes and exports in it; bfloat16 keeps fp32 masters.
-  std::string dtype = "float32";
-  PolicyLossOptions loss;
-  AdamWOptions adamw;
-  double grad_clip = 1.0;    // global norm; 0: off
-  int64_t warmup_steps = 0;  // linear, over the steps of the run
-  bool entropy = true;       // computes StepResult::entropy
-  int threads = 1;
-};
-
 class TorchTrainer : public Trainer {
  public:
-  // Loads the policy and sets the compute threads. Errors are PolicyModel::Load's; INVALID_ARGUMENT
-  // for another dtype. `files` outlives the trainer.
+  // As MakeTorchTrainer (trainer_factory.h).
   static absl::StatusOr<std::unique_ptr<TorchTrainer>> Create(FileSystem& files,
                                                               const TorchTrainerOptions& options);
 

@@ -11,8 +11,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/status_macros.h"
+#include "common/model/policy_model.h"
 #include "common/model/torch_guard.h"
 #include "services/learner/batch_packer.h"
+#include "services/learner/optimizer.h"
 #include "services/learner/packed_forward.h"
 #include "services/learner/torch_trainer.h"
 

@@ -19,10 +19,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "common/model/policy_model.h"
 #include "common/os/env.h"
+#include "services/learner/adamw_kernel.h"
 #include "services/learner/lr_schedule.h"
-#include "services/learner/optimizer.h"
 
 namespace crescendo {
 
