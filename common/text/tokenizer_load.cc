@@ -2,6 +2,7 @@
 // `tokenizers`) and the tokenizer.ggml.* metadata of GGUF.
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
