@@ -1,0 +1,205 @@
+// A checkpoint is whole or absent, and nothing that was damaged is ever loaded.
+#include "services/learner/checkpoint.h"
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "catch2/catch.hpp"
+#include "common/base/rng.h"
+#include "tests/support/faulty_files.h"
+#include "tests/support/temp_dir.h"
+
+namespace crescendo {
+namespace {
+
+Checkpoint MakeCheckpoint(int64_t steps) {
+  Checkpoint checkpoint;
+  checkpoint.steps_trained = steps;
+  checkpoint.stage = 1;
+  std::string bytes(240, '\0');
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 7 + steps);
+  checkpoint.trainer.weights = {{"w.a", "F32", {6, 10}, bytes}, {"w.b", "F32", {1}, "abcd"}};
+  checkpoint.trainer.optimizer = {{"exp_avg.w.a", "F32", {6, 10}, bytes}};
+  checkpoint.trainer.extra_json = R"({"updates":34})";
+  for (int64_t step = 0; step < steps; ++step) {
+    CRESCENDO_CHECK(
+        checkpoint.ledger.Record(StepId(step), {GroupId(static_cast<uint64_t>(step))}).ok());
+  }
+  StepReport report;
+  report.step = StepId(steps - 1);
+  report.metrics.loss = 0.1;
+  report.metrics.grad_norm = std::numeric_limits<double>::quiet_NaN();
+  report.metrics.generated_tokens = 123;
+  report.metrics.skipped = true;
+  report.groups = {{GroupId(static_cast<uint64_t>(steps) - 1), 3, 4, 1, 2, 99, 0.375}};
+  checkpoint.last_report = report;
+  checkpoint.config_toml = "[run]\nname = \"r\"\n";
+  return checkpoint;
+}
+
+CheckpointOptions Options(const std::string& folder, int kept = 2) {
+  CheckpointOptions options;
+  options.folder = folder;
+  options.kept = kept;
+  options.run_name = "r";
+  options.run_seed = 18446744073709551615u;
+  return options;
+}
+
+void CheckEqual(const Checkpoint& a, const Checkpoint& b) {
+  CHECK(a.steps_trained == b.steps_trained);
+  CHECK(a.stage == b.stage);
+  CHECK(a.trainer.weights == b.trainer.weights);
+  CHECK(a.trainer.optimizer == b.trainer.optimizer);
+  CHECK(a.trainer.extra_json == b.trainer.extra_json);
+  CHECK(a.ledger == b.ledger);
+  CHECK(a.config_toml == b.config_toml);
+  REQUIRE(a.last_report.has_value() == b.last_report.has_value());
+  if (!a.last_report.has_value()) return;
+  CHECK(a.last_report->step == b.last_report->step);
+  CHECK(a.last_report->metrics.loss == b.last_report->metrics.loss);
+  CHECK(std::isnan(b.last_report->metrics.grad_norm));
+  CHECK(b.last_report->metrics.generated_tokens == 123);
+  CHECK(b.last_report->metrics.skipped);
+  REQUIRE(b.last_report->groups.size() == 1);
+  CHECK(b.last_report->groups[0].reward == 0.375);
+  CHECK(b.last_report->groups[0].tokens == 99);
+}
+
+TEST_CASE("What is written comes back, from a real disk, and the last ones are kept") {
+  TempDir dir;
+  CheckpointStore store(dir.files.get(), Options(dir / "checkpoints"));
+  CHECK_FALSE(store.LoadNewest().value().checkpoint.has_value());
+  for (int64_t steps = 1; steps <= 4; ++steps) REQUIRE(store.Write(MakeCheckpoint(steps)).ok());
+  const LoadedCheckpoint loaded = store.LoadNewest().value();
+  REQUIRE(loaded.checkpoint.has_value());
+  CHECK(loaded.skipped.empty());
+  CheckEqual(*loaded.checkpoint, MakeCheckpoint(4));
+  CHECK(dir.files->ListDir(dir / "checkpoints").value() ==
+        std::vector<std::string>{"step-000003", "step-000004"});
+}
+
+TEST_CASE("The disk fails at any moment: the newest durable checkpoint is what a restart finds") {
+  int64_t operations = 0;
+  {
+    FaultyFiles files(1);
+    CheckpointStore store(&files, Options("d"));
+    for (int64_t steps = 1; steps <= 3; ++steps) REQUIRE(store.Write(MakeCheckpoint(steps)).ok());
+    operations = files.operations();
+  }
+  REQUIRE(operations > 20);
+  for (int64_t at = 0; at < operations; ++at) {
+    INFO("fails after " << at << " operations");
+    FaultyFiles files(100 + static_cast<uint64_t>(at));
+    CheckpointStore store(&files, Options("d"));
+    files.FailAfter(at);
+    int64_t durable = 0;
+    for (int64_t steps = 1; steps <= 3; ++steps) {
+      const absl::Status status = store.Write(MakeCheckpoint(steps));
+      if (!status.ok()) break;
+      durable = steps;
+    }
+    files.Crash();
+    const absl::StatusOr<LoadedCheckpoint> loaded = store.LoadNewest();
+    REQUIRE(loaded.ok());
+    const int64_t found = loaded->checkpoint.has_value() ? loaded->checkpoint->steps_trained : 0;
+    // The rename may have happened before a later call of the same Write failed.
+    CHECK(found >= durable);
+    CHECK(found <= durable + 1);
+    if (found > 0) CheckEqual(*loaded->checkpoint, MakeCheckpoint(found));
+    // And the run goes on from there.
+    REQUIRE(store.Write(MakeCheckpoint(found + 1)).ok());
+    CHECK(store.LoadNewest()->checkpoint->steps_trained == found + 1);
+    for (const std::string& path : files.Paths()) CHECK_FALSE(absl::StrContains(path, ".writing"));
+  }
+}
+
+TEST_CASE("Any flipped bit or cut file is named, and the one before is used") {
+  CounterRng rng(3);
+  for (const std::string name :
+       {"weights.safetensors", "optimizer.safetensors", "checkpoint.json"}) {
+    for (int i = 0; i < 60; ++i) {
+      FaultyFiles files(7);
+      CheckpointStore store(&files, Options("d"));
+      REQUIRE(store.Write(MakeCheckpoint(1)).ok());
+      REQUIRE(store.Write(MakeCheckpoint(2)).ok());
+      std::string& bytes = files.Bytes("d/step-000002/" + name);
+      const size_t at = rng.Below(bytes.size());
+      if (i % 3 == 0) {
+        bytes.resize(at);
+      } else {
+        bytes[at] = static_cast<char>(bytes[at] ^ (1 << rng.Below(8)));
+      }
+      INFO(name << (i % 3 == 0 ? " cut at " : " flipped at ") << at);
+      const absl::StatusOr<LoadedCheckpoint> loaded = store.LoadNewest();
+      REQUIRE(loaded.ok());
+      CHECK(loaded->checkpoint->steps_trained == 1);
+      REQUIRE(loaded->skipped.size() == 1);
+      CHECK(loaded->skipped[0].code() == absl::StatusCode::kDataLoss);
+      CHECK(absl::StrContains(loaded->skipped[0].message(), "d/step-000002/" + name));
+    }
+  }
+}
+
+TEST_CASE("A file that is missing, and a folder that is no checkpoint") {
+  FaultyFiles files(7);
+  CheckpointStore store(&files, Options("d"));
+  REQUIRE(store.Write(MakeCheckpoint(1)).ok());
+  REQUIRE(store.Write(MakeCheckpoint(2)).ok());
+  REQUIRE(files.Remove("d/step-000002/optimizer.safetensors").ok());
+  REQUIRE(files.MakeDirs("d/step-000009").ok());
+  REQUIRE(files.MakeDirs("d/step-x").ok());
+  const LoadedCheckpoint loaded = store.LoadNewest().value();
+  CHECK(loaded.checkpoint->steps_trained == 1);
+  CHECK(loaded.skipped.size() == 2);
+}
+
+TEST_CASE("When none is good the error names every file, and nothing begins silently at the base") {
+  FaultyFiles files(7);
+  CheckpointStore store(&files, Options("d"));
+  REQUIRE(store.Write(MakeCheckpoint(1)).ok());
+  files.Bytes("d/step-000001/checkpoint.json").clear();
+  const absl::Status status = store.LoadNewest().status();
+  CHECK(status.code() == absl::StatusCode::kDataLoss);
+  CHECK(absl::StrContains(status.message(), "d/step-000001/checkpoint.json"));
+}
+
+TEST_CASE("A checkpoint of another run is foreign") {
+  FaultyFiles files(7);
+  REQUIRE(CheckpointStore(&files, Options("d")).Write(MakeCheckpoint(1)).ok());
+  CheckpointOptions other = Options("d");
+  other.run_seed = 2;
+  const absl::Status status = CheckpointStore(&files, other).LoadNewest().status();
+  CHECK(status.code() == absl::StatusCode::kDataLoss);
+  CHECK(absl::StrContains(status.message(), "is of another run"));
+}
+
+TEST_CASE("A damaged newer checkpoint is replaced by the step that is trained again") {
+  FaultyFiles files(7);
+  CheckpointStore store(&files, Options("d"));
+  for (int64_t steps = 1; steps <= 3; ++steps) REQUIRE(store.Write(MakeCheckpoint(steps)).ok());
+  files.Bytes("d/step-000003/weights.safetensors")[99] ^= 1;
+  REQUIRE(store.LoadNewest().value().checkpoint->steps_trained == 2);
+  REQUIRE(store.Write(MakeCheckpoint(3)).ok());
+  const LoadedCheckpoint loaded = store.LoadNewest().value();
+  CHECK(loaded.checkpoint->steps_trained == 3);
+  CHECK(loaded.skipped.empty());
+}
+
+TEST_CASE("A report that is no report is refused by field") {
+  const std::string good = StepReportToJson(*MakeCheckpoint(1).last_report);
+  REQUIRE(StepReportFromJson(good, "f").ok());
+  for (const char* text : {"", "[]", "{}", R"({"step":1,"checkpointed":true})",
+                           R"({"step":"1","checkpointed":true,"metrics":{},"groups":[]})"}) {
+    const absl::Status status = StepReportFromJson(text, "f").status();
+    INFO(text);
+    CHECK(status.code() == absl::StatusCode::kInvalidArgument);
+    CHECK(absl::StartsWith(status.message(), "f"));
+  }
+}
+
+}  // namespace
+}  // namespace crescendo
