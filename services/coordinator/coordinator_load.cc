@@ -73,7 +73,8 @@ absl::StatusOr<std::unique_ptr<CoordinatorState>> CoordinatorState::Create(
 }
 
 void CoordinatorState::StartRun() {
-  Record(RunRow{options_.run_id, options_.seed, options_.config_digest, options_.config});
+  run_ = RunRow{options_.run_id, options_.seed, options_.config_digest, options_.config};
+  Record(run_);
   Record(StageRow{});
   stages_.emplace_back();
   scalars_dirty_ = true;
@@ -85,6 +86,7 @@ absl::Status CoordinatorState::LoadRun(const JournalImage& image, absl::Time now
         "journal: it is of a run with another configuration: digest ", image.run.config_digest,
         " and seed ", image.run.seed, ", found ", options_.config_digest, " and ", options_.seed));
   }
+  run_ = image.run;
   scalars_ = image.scalars;
   for (const auto& [step, row] : image.plans) {
     if (step != NextUnplannedStep())
@@ -168,7 +170,7 @@ absl::Status CoordinatorState::LoadGroups(const JournalImage& image, absl::Time 
 
 JournalImage CoordinatorState::DurableImage() const {
   JournalImage image;
-  image.run = RunRow{options_.run_id, options_.seed, options_.config_digest, options_.config};
+  image.run = run_;
   image.scalars = scalars_;
   for (const PlanRow& row : plans_) image.plans[row.step] = row;
   for (const auto& [id, group] : groups_) image.groups[id] = group.row;

@@ -86,6 +86,7 @@ CoordinatorState::Group& CoordinatorState::AddGroup(GroupRow row, absl::Time now
   group.row.state = GroupRowState::kPending;
   group.changed = now;
   PendingOf(id).insert(id);
+  ++work_version_;
   Record(group.row);
   return group;
 }
@@ -118,6 +119,7 @@ void CoordinatorState::Release(Group& group, absl::Time now) {
   group.row.state = GroupRowState::kPending;
   group.changed = now;
   PendingOf(group.row.group.value()).insert(group.row.group.value());
+  ++work_version_;
   Record(group.row);
 }
 
@@ -141,6 +143,7 @@ void CoordinatorState::ExpireLeases(absl::Time now) {
     if (now > groups_.at(id).deadline) ids.push_back(id);
   }
   std::sort(ids.begin(), ids.end());
+  counters_.leases_expired += ids.size();
   for (const uint64_t id : ids) {
     Group& group = groups_.at(id);
     ++expired[group.row.worker];
@@ -228,6 +231,7 @@ GroupLease CoordinatorState::GrantLease(Group& group, Worker& worker, absl::Time
   lease.group = row.group;
   lease.seed = options_.seed;
   lease.attempt = row.attempts++;
+  ++counters_.leases_granted;
   const bool evaluate = IsEvaluationGroup(row.group);
   const Problem& problem =
       (evaluate ? options_.evaluation_problems : options_.problems)[row.problem];
@@ -311,7 +315,7 @@ absl::StatusOr<JoinReply> CoordinatorState::Join(const JoinEvent& event, absl::T
   worker->slots = event.slots;
   members_.Heard(*worker, now);
   members_.Refresh(now);
-  capacities_dirty_ = true;
+  CapacitiesChanged();
   return JoinReply{options_.heartbeat, options_.lease, PublishedVersion()};
 }
 
@@ -321,7 +325,7 @@ absl::StatusOr<std::vector<GroupLease>> CoordinatorState::Lease(const std::strin
   RETURN_IF_ERROR(CheckBound("Lease: groups_max", groups_max, 1, limits::kLeasesPerRequestMax));
   ASSIGN_OR_RETURN(Worker * worker, KnownWorker(worker_id, incarnation, "Lease"));
   Advance(now);
-  if (worker->health == WorkerHealth::kLost) capacities_dirty_ = true;
+  if (worker->health == WorkerHealth::kLost) CapacitiesChanged();
   members_.Heard(*worker, now);
   std::vector<GroupLease> leases;
   if (!members_.MayLease(*worker) || PublishedVersion() < 0) return leases;
@@ -340,11 +344,12 @@ absl::StatusOr<HeartbeatReply> CoordinatorState::Heartbeat(const HeartbeatEvent&
                              0, kHeartbeatLeasesMax));
   ASSIGN_OR_RETURN(Worker * worker, KnownWorker(event.worker_id, event.incarnation, "Heartbeat"));
   Advance(now);
-  if (worker->health == WorkerHealth::kLost) capacities_dirty_ = true;
+  if (worker->health == WorkerHealth::kLost) CapacitiesChanged();
   members_.Heard(*worker, now);
   members_.Rate(*worker, event.tokens_per_second >= 0 ? event.tokens_per_second : 0);
   worker->policy_version = event.policy_version;
   worker->generated_tokens = event.generated_tokens;
+  ++counters_.heartbeats;
   HeartbeatReply reply;
   for (const LeaseProgressEvent& progress : event.leases) {
     Group* group = FindLease(progress.lease, event.worker_id);
@@ -378,8 +383,10 @@ absl::StatusOr<bool> CoordinatorState::CompleteGroup(const GroupCompletion& comp
                                                    evaluate ? "evaluate" : "train"));
   }
   Advance(now);
-  return evaluate ? CompleteEvaluation(*worker, completion, now)
-                  : CompleteTraining(*worker, completion, now);
+  auto accepted = evaluate ? CompleteEvaluation(*worker, completion, now)
+                           : CompleteTraining(*worker, completion, now);
+  if (accepted.ok()) ++(*accepted ? counters_.groups_completed : counters_.late_completions);
+  return accepted;
 }
 
 absl::StatusOr<bool> CoordinatorState::CompleteTraining(Worker& worker,
@@ -446,6 +453,7 @@ absl::Status CoordinatorState::Abandon(const std::string& worker_id,
     Release(*group, now);
     ++freed;
   }
+  counters_.leases_abandoned += freed;
   const bool draining = absl::StrContains(absl::AsciiStrToLower(reason), "drain");
   worker->draining |= draining;
   if (freed > 0 && !draining) {
@@ -455,7 +463,7 @@ absl::Status CoordinatorState::Abandon(const std::string& worker_id,
     Note(!draining,
          absl::StrCat("worker ", worker_id, " handed back ", freed, " groups: ", reason));
   }
-  capacities_dirty_ |= members_.Refresh(now);
+  if (members_.Refresh(now)) CapacitiesChanged();
   return absl::OkStatus();
 }
 
@@ -469,14 +477,14 @@ absl::Status CoordinatorState::Leave(const std::string& worker_id, const std::st
                            freed > 0 ? absl::StrCat(", ", freed, " groups are handed back") : "",
                            reason.empty() ? "" : ": ", reason));
   members_.Remove(worker_id);
-  capacities_dirty_ = true;
+  CapacitiesChanged();
   return absl::OkStatus();
 }
 
 void CoordinatorState::Tick(absl::Time now) {
   Advance(now);
   ExpireLeases(now);
-  capacities_dirty_ |= members_.Refresh(now);
+  if (members_.Refresh(now)) CapacitiesChanged();
 }
 
 }  // namespace crescendo

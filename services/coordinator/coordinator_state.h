@@ -114,12 +114,28 @@ struct CoordinatorNote {
   std::string text;
 };
 
+// What happened in this process so far, for the metrics.
+struct CoordinatorCounters {
+  uint64_t leases_granted = 0;
+  uint64_t leases_expired = 0;
+  uint64_t leases_abandoned = 0;
+  uint64_t groups_completed = 0;
+  uint64_t late_completions = 0;
+  uint64_t heartbeats = 0;
+  uint64_t steps = 0;
+  uint64_t steps_rolled_back = 0;
+  uint64_t stage_changes = 0;
+  uint64_t evaluations = 0;
+  uint64_t generated_tokens = 0;  // of trained steps and evaluations
+  uint64_t trained_tokens = 0;
+};
+
 class CoordinatorState {
  public:
-  // From a journal's image; a new run when nothing was written to it. Leases of the image run for a
-  // whole lease time from `now`: nobody could renew them while the coordinator was away.
-  // FAILED_PRECONDITION: the image is of another run (seed or configuration); DATA_LOSS: its rows
-  // contradict each other; INVALID_ARGUMENT: `options` is out of bounds.
+  // From a journal's image; a new run (of options.run_id) when nothing was written to it. Leases of
+  // the image run for a whole lease time from `now`: nobody could renew them while the coordinator
+  // was away. FAILED_PRECONDITION: the image is of another run (seed or configuration); DATA_LOSS:
+  // its rows contradict each other; INVALID_ARGUMENT: `options` is out of bounds.
   static absl::StatusOr<std::unique_ptr<CoordinatorState>> Create(CoordinatorOptions options,
                                                                   const JournalImage& image,
                                                                   absl::Time now);
@@ -161,10 +177,15 @@ class CoordinatorState {
 
   // Whether some group waits to be leased and may be leased now.
   bool HasLeasableWork() const;
+  // Rises when a worker that got nothing before may get something now.
+  uint64_t work_version() const { return work_version_; }
   // Whether the run has come to its end: everything trained and evaluated.
   bool finished() const;
   bool evaluating() const { return round_.has_value(); }
   int64_t trained() const { return scalars_.trained; }
+  const std::string& run_id() const { return run_.run_id; }
+  uint64_t seed() const { return options_.seed; }
+  const CoordinatorCounters& counters() const { return counters_; }
 
   RunView View(absl::Time now) const;
   HistoryView History(int64_t from_step, size_t max) const;
@@ -207,6 +228,10 @@ class CoordinatorState {
   }
   int MayTake(const Worker& worker, int groups_max, absl::Time now);
   int FairShare(int unfinished);
+  void CapacitiesChanged() {
+    capacities_dirty_ = true;
+    ++work_version_;
+  }
   GroupLease GrantLease(Group& group, Worker& worker, absl::Time now);
   absl::StatusOr<Worker*> KnownWorker(const std::string& worker_id, absl::string_view operation);
   absl::StatusOr<Worker*> KnownWorker(const std::string& worker_id, const std::string& incarnation,
@@ -256,6 +281,7 @@ class CoordinatorState {
   absl::Time step_changed_;  // when the step to train next was planned, or its last group completed
   bool learner_attached_ = false;  // in this process
 
+  RunRow run_;
   ScalarsRow scalars_;
   bool scalars_dirty_ = false;
   std::vector<PlanRow> plans_;        // [step]
@@ -272,10 +298,12 @@ class CoordinatorState {
   std::vector<ProblemStatistics> statistics_;  // [problem]
 
   // Groups that each worker which may lease can decode at once, ascending, and their running sums.
-  bool capacities_dirty_ = true;
+  bool capacities_dirty_ = true;  // set by CapacitiesChanged
   std::vector<int> capacities_;
   std::vector<int64_t> capacity_sums_;
 
+  uint64_t work_version_ = 0;
+  CoordinatorCounters counters_;
   std::vector<JournalRecord> records_;
   std::vector<CoordinatorNote> notes_;
 };

@@ -38,7 +38,8 @@ void CoordinatorState::EnterStage(int stage, std::string reason) {
                            " tokens) from step ", row.first_step, ": ", row.reason));
   Record(row);
   stages_.push_back(std::move(row));
-  capacities_dirty_ = true;
+  ++counters_.stage_changes;
+  CapacitiesChanged();
 }
 
 void CoordinatorState::PlanStep(absl::Time now) {
@@ -103,7 +104,7 @@ void CoordinatorState::StartRound(absl::Time now) {
   Record(round_->row);
   scalars_.evaluation_seconds = 0;
   scalars_dirty_ = true;
-  capacities_dirty_ = true;
+  CapacitiesChanged();
   step_changed_ = now;
   for (uint32_t i = 0; i < options_.evaluation_problems.size(); ++i) {
     GroupRow row;
@@ -128,6 +129,8 @@ void CoordinatorState::FinishRound() {
                            row.ci95_low, ", ", row.ci95_high, "] on ", row.problems, " problems"));
   Record(row);
   evaluations_[step] = std::move(row);
+  ++counters_.evaluations;
+  counters_.generated_tokens += evaluations_[step].generated_tokens;
   DropRound();
 }
 
@@ -144,7 +147,7 @@ void CoordinatorState::DropRound() {
   round_.reset();
   scalars_.evaluation_seconds = 0;
   scalars_dirty_ = true;
-  capacities_dirty_ = true;
+  CapacitiesChanged();
 }
 
 // The learner
@@ -177,8 +180,7 @@ absl::StatusOr<int64_t> CoordinatorState::AttachLearner(const AttachLearnerEvent
   if (event.step > NextUnplannedStep()) {
     return absl::DataLossError(absl::StrCat(
         "AttachLearner: the learner's checkpoint holds ", event.step,
-        " steps, but the journal of run ", options_.run_id, " has planned only ",
-        NextUnplannedStep(),
+        " steps, but the journal of run ", run_.run_id, " has planned only ", NextUnplannedStep(),
         ": it is of another run or was lost; start the learner from a checkpoint of at most ",
         NextUnplannedStep(), " steps, or put the run's coordinator.sqlite back"));
   }
@@ -187,6 +189,7 @@ absl::StatusOr<int64_t> CoordinatorState::AttachLearner(const AttachLearnerEvent
   if (rolled_back > 0) {
     Note(true, absl::StrCat("the learner came back at step ", event.step, ": ", rolled_back,
                             " steps are rolled back"));
+    counters_.steps_rolled_back += rolled_back;
     RollBack(event.step, now);
   }
   while (scalars_.trained < event.step) {
@@ -325,7 +328,11 @@ void CoordinatorState::Consume(const PlanRow& plan, const std::vector<GroupOutco
   step.step = plan.step;
   step.stage = plan.stage;
   step.reported = metrics != nullptr;
-  if (metrics != nullptr) step.metrics = *metrics;
+  if (metrics != nullptr) {
+    step.metrics = *metrics;
+    counters_.generated_tokens += metrics->generated_tokens;
+    counters_.trained_tokens += metrics->trained_tokens;
+  }
   step.elapsed_seconds = scalars_.elapsed_seconds;
   step.train_elapsed_seconds = scalars_.train_elapsed_seconds;
   step.train_generated_tokens =
@@ -333,6 +340,7 @@ void CoordinatorState::Consume(const PlanRow& plan, const std::vector<GroupOutco
   Record(step);
   steps_.push_back(std::move(step));
   ++scalars_.trained;
+  ++counters_.steps;
   scalars_dirty_ = true;
 }
 
@@ -408,7 +416,7 @@ void CoordinatorState::RollBack(int64_t step, absl::Time now) {
   Record(TruncateOp{JournalTable::kStage, stages_.size()});
   evaluations_.erase(evaluations_.upper_bound(step), evaluations_.end());
   Record(TruncateOp{JournalTable::kEvaluation, key + 1});
-  capacities_dirty_ = true;
+  CapacitiesChanged();
 }
 
 // The operator

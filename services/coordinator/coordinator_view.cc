@@ -142,7 +142,7 @@ std::vector<StageView> CoordinatorState::StageViews() const {
 
 RunView CoordinatorState::View(absl::Time now) const {
   RunView view;
-  view.run_id = options_.run_id;
+  view.run_id = run_.run_id;
   view.state = finished()                          ? "finished"
                : !learner_attached_                ? "waiting"
                : round_                            ? "evaluating"
