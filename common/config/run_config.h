@@ -152,7 +152,7 @@ struct NetworkSection {
   std::string rollout = "127.0.0.1:0";  // of this worker; port 0: any free one
   std::string metrics = "127.0.0.1:0";  // of this process; the port is logged
   std::string worker_id;                // of this worker; empty: from host name and process id
-  bool insecure = false;  // plain text off the loopback too: to be asked for by name
+  bool insecure = false;                // plain text off the loopback too: to be asked for by name
   absl::Duration connect_timeout =
       absl::Seconds(30);  // then a service that cannot be reached is an error
   absl::Duration rpc_timeout = absl::Seconds(10);  // deadline of a plain call
@@ -185,8 +185,9 @@ absl::StatusOr<RunConfig> LoadRunConfig(FileSystem& files, absl::string_view fil
 // The effective configuration as TOML that LoadRunConfig reads back to the same values.
 std::string ToToml(const RunConfig& config);
 
-// SHA-256 (hex) of the sections that coordinator and learner must agree on: run (without out),
-// policy, data, stages, curriculum, objective, optimizer, learner.max_staleness and evaluation.
+// SHA-256 (hex) of the sections that coordinator and learner must agree on: run (without out, and
+// steps: a run can be made longer), policy, data, stages, curriculum, objective, optimizer,
+// learner.max_staleness and evaluation.
 std::string ConfigDigest(const RunConfig& config);
 
 }  // namespace crescendo

@@ -17,6 +17,7 @@ namespace {
 
 constexpr size_t kTailLines = 15;
 constexpr std::streamoff kTailBytes = 16384;
+constexpr absl::Duration kLeftWait = absl::Seconds(3);
 constexpr absl::Duration kStopPoll = absl::Milliseconds(20);
 
 }  // namespace
@@ -88,6 +89,12 @@ absl::Status Supervisor::HandleExit(Entry& entry, const ProcessExit& exit) {
   const absl::Time now = clock_->Now();
   entry.child = nullptr;
   if (expect_end_) return absl::OkStatus();
+  if (!exit.by_signal && exit.number == kExitOk) {
+    // It left by itself, as a worker does when the run is finished; most likely we hear of that
+    // soon.
+    entry.restart_at = now + kLeftWait;
+    return absl::OkStatus();
+  }
   const RestartDecision decision =
       entry.policy.OnExit(exit, now - entry.started, now - LastDeathOfOthers(entry));
   entry.died = now;

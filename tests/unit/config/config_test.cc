@@ -162,8 +162,8 @@ TEST_CASE("the digest covers what coordinator and learner must agree on, and not
   };
   const std::string base = digest({});
   CHECK(base.size() == 64);
-  for (const char* same : {"run.out=elsewhere", "rollout.threads=2", "network.reward=h:1",
-                           "learner.threads=3", "coordinator.lease=20s"}) {
+  for (const char* same : {"run.out=elsewhere", "run.steps=7", "rollout.threads=2",
+                           "network.reward=h:1", "learner.threads=3", "coordinator.lease=20s"}) {
     CHECK(digest({same}) == base);
   }
   for (const char* other :

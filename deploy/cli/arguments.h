@@ -1,0 +1,38 @@
+// The command line of crescendo: a command, what it works on, and options in either form
+// (--out DIR, --out=DIR).
+#ifndef CRESCENDO_DEPLOY_CLI_ARGUMENTS_H_
+#define CRESCENDO_DEPLOY_CLI_ARGUMENTS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace crescendo {
+
+struct CliArguments {
+  std::string command;
+  std::vector<std::string> positional;  // behind the command
+  std::string out;                      // --out
+  std::optional<uint64_t> seed;         // --seed
+  std::optional<int64_t> steps;         // --steps
+  int workers = 2;                      // --workers, [1, 64]
+  std::vector<uint64_t> seeds;          // --seeds 1,2,3
+  std::string coordinator;              // --coordinator host:port
+  bool plain = false;
+  bool dry_run = false;
+  bool insecure = false;
+  bool help = false;
+  bool version = false;
+  std::vector<std::string> overrides;  // --section.key=value, with --seed and --steps among them
+};
+
+// `arguments` without the program's name. InvalidArgument for an unknown option, with the nearest
+// one, and for a value that does not fit.
+absl::StatusOr<CliArguments> ParseArguments(const std::vector<std::string>& arguments);
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_DEPLOY_CLI_ARGUMENTS_H_

@@ -1,0 +1,179 @@
+#include "deploy/cli/commands.h"
+
+#include <array>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/status_macros.h"
+#include "deploy/cli/run_report.h"
+#include "deploy/cli/run_watcher.h"
+
+namespace crescendo {
+namespace {
+
+constexpr absl::string_view kTrainHelp =
+    R"(crescendo train RECIPE [--out DIR] [--seed N] [--workers N] [--steps N] [--plain] [--dry-run]
+                [--section.key=value ...]
+
+Starts a coordinator, a reward service, a learner and rollout workers as processes of this machine,
+starts again what dies, shows the run, and closes with report.json, metrics.jsonl and report.html.
+
+  --out DIR      the run's folder. Without it: the recipe's run.out, or that name with -2, -3, ... when
+                 it holds a finished run or one of another configuration
+  --seed N       the run's seed
+  --workers N    rollout workers, 2 by default
+  --steps N      optimizer steps; a finished run goes on when there are more now
+  --plain        log lines instead of the live view; so too when the output is no terminal
+  --dry-run      print the effective configuration and what would run
+  --section.key=value   any key of the recipe, such as --optimizer.learning_rate=1e-4
+
+Ctrl-C stops everything; the same command resumes. Logs: DIR/logs.
+)";
+
+constexpr absl::string_view kTopHelp =
+    R"(crescendo top [RUN FOLDER | --coordinator HOST:PORT [--insecure]] [--plain]
+
+The live view of a run that is under way, on this machine or another. Without an address: the run in
+the folder (runs/demo when none is given). --insecure: plain text off the loopback.
+)";
+
+constexpr absl::string_view kCompareHelp =
+    R"(crescendo compare RECIPE [--seeds 1,2,3] [--out DIR] [--workers N] [--steps N] [--plain]
+                  [--section.key=value ...]
+
+Trains the recipe in three arms with the same seeds, one after another: iterative (as it is), fixed-long
+(the last stage's context limit throughout), short-only (the first one's). Writes compare.json and
+compare.html: the curves over tokens and seconds, and what each level of accuracy cost. Evaluates every
+second step unless told otherwise. Stopped, it goes on where it was: finished arms are kept.
+)";
+
+constexpr std::array<Command, 3> kCommands = {{{"train", kTrainHelp, TrainCommand},
+                                               {"top", kTopHelp, TopCommand},
+                                               {"compare", kCompareHelp, CompareCommand}}};
+constexpr int kFoldersTried = 1000;
+constexpr absl::Duration kTopLoop = absl::Milliseconds(100);
+constexpr absl::Duration kTopPatience = absl::Seconds(10);
+
+std::string AbsolutePath(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  return error ? path : absolute.lexically_normal().string();
+}
+
+// Sets config.run.out to the folder to train in; `*finished` when that holds the finished run.
+absl::Status ChooseFolder(const CliArguments& arguments, FileSystem& files, RunConfig& config,
+                          bool* finished) {
+  const std::string base = AbsolutePath(arguments.out.empty() ? config.run.out : arguments.out);
+  for (int i = 1; i <= kFoldersTried; ++i) {
+    config.run.out = i == 1 ? base : absl::StrCat(base, "-", i);
+    std::string difference;
+    ASSIGN_OR_RETURN(const FolderState state,
+                     InspectFolder(files, config.run.out, config, &difference));
+    *finished = state == FolderState::kFinished;
+    if (state == FolderState::kNew || state == FolderState::kResumable) return absl::OkStatus();
+    if (arguments.out.empty()) continue;
+    if (state == FolderState::kFinished) return absl::OkStatus();
+    return absl::AlreadyExistsError(absl::StrCat(config.run.out,
+                                                 " holds a run of another configuration (",
+                                                 difference, "); choose another --out"));
+  }
+  return absl::AlreadyExistsError(absl::StrCat(base, " and ", kFoldersTried - 1,
+                                               " names beside it are taken; choose an --out"));
+}
+
+absl::Status ShowPlan(const RunConfig& config, int workers, const TrainingWorld& world) {
+  std::string coordinator;
+  nlohmann::ordered_json addresses;
+  ASSIGN_OR_RETURN(const auto services,
+                   PlanServices(config, workers, world, &coordinator, &addresses));
+  world.terminal->Line(ToToml(config));
+  world.terminal->Line("# would run (ports are chosen anew at a start):");
+  for (const SupervisedService& service : services) {
+    world.terminal->Line(
+        absl::StrCat("# ", service.name, ": ", absl::StrJoin(service.command, " ")));
+  }
+  return absl::OkStatus();
+}
+
+void ShowEnd(const RunConfig& config, const nlohmann::ordered_json& report,
+             const TrainingWorld& world) {
+  world.terminal->Line("");
+  std::string summary = SummaryText(report);
+  summary.pop_back();
+  world.terminal->Line(summary);
+  world.terminal->Line(absl::StrCat("report: ", JoinPath(config.run.out, "report.html"),
+                                    "  data: ", ReportFile(config.run.out)));
+}
+
+absl::StatusOr<std::string> RecipeOf(const CliArguments& arguments) {
+  if (arguments.positional.size() != 1) {
+    return absl::InvalidArgumentError(absl::StrCat("expected one recipe (a TOML file), found ",
+                                                   arguments.positional.size(), "; see crescendo ",
+                                                   arguments.command, " --help"));
+  }
+  return arguments.positional[0];
+}
+
+absl::StatusOr<std::string> CoordinatorAddress(const CliArguments& arguments, FileSystem& files) {
+  if (!arguments.coordinator.empty()) return arguments.coordinator;
+  const std::string folder = arguments.positional.empty() ? "runs/demo" : arguments.positional[0];
+  const auto text = files.ReadFile(AddressesFile(folder), 1 << 20);
+  if (text.ok()) {
+    const auto json = nlohmann::json::parse(*text, nullptr, false);
+    const auto address = nlohmann::json::json_pointer("/coordinator/address");
+    if (json.is_object() && json.contains(address) && json[address].is_string()) {
+      return json[address].get<std::string>();
+    }
+  }
+  return absl::NotFoundError(absl::StrCat(
+      "no run is under way in ", folder, " (", AddressesFile(folder),
+      " is not there); give its folder, or its coordinator with --coordinator HOST:PORT"));
+}
+
+}  // namespace
+
+const Command* FindCommand(absl::string_view name) {
+  for (const Command& command : kCommands) {
+    if (command.name == name) return &command;
+  }
+  return nullptr;
+}
+
+absl::Status TrainCommand(const CliArguments& arguments, const TrainingWorld& world) {
+  ASSIGN_OR_RETURN(const std::string recipe, RecipeOf(arguments));
+  ASSIGN_OR_RETURN(RunConfig config, LoadRunConfig(*world.files, recipe, arguments.overrides));
+  bool finished = false;
+  RETURN_IF_ERROR(ChooseFolder(arguments, *world.files, config, &finished));
+  if (arguments.dry_run) return ShowPlan(config, arguments.workers, world);
+  if (finished) {
+    ASSIGN_OR_RETURN(const std::string text,
+                     world.files->ReadFile(ReportFile(config.run.out), 64u << 20));
+    world.terminal->Line("this run is finished; give another --out to train anew, or more --steps");
+    ShowEnd(config, nlohmann::ordered_json::parse(text, nullptr, false), world);
+    return absl::OkStatus();
+  }
+  world.terminal->Line(absl::StrCat("training ", recipe, " in ", config.run.out));
+  ASSIGN_OR_RETURN(const nlohmann::ordered_json report, Train(config, arguments.workers, world));
+  ShowEnd(config, report, world);
+  return absl::OkStatus();
+}
+
+absl::Status TopCommand(const CliArguments& arguments, const TrainingWorld& world) {
+  ASSIGN_OR_RETURN(const std::string address, CoordinatorAddress(arguments, *world.files));
+  ASSIGN_OR_RETURN(const auto client, RunClient::Make(address, arguments.insecure));
+  RunWatcher watcher(world.terminal, absl::StrCat("the run at ", address));
+  absl::Time last_answer = world.clock->Now();
+  while (!world.stop->WaitFor(kTopLoop)) {
+    const absl::Time now = world.clock->Now();
+    const absl::Status status = watcher.Poll(*client, now);
+    if (status.ok()) last_answer = now;
+    if (now - last_answer > kTopPatience && watcher.picture().status.run_id().empty())
+      return status;
+    if (watcher.picture().status.state() == "finished") break;
+  }
+  world.terminal->KeepFrame();
+  return absl::OkStatus();
+}
+
+}  // namespace crescendo

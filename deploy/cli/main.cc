@@ -1,0 +1,87 @@
+// crescendo: trains on one machine, watches, compares. See --help of each command.
+#include <unistd.h>
+
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/config/command_line.h"
+#include "common/config/edit_distance.h"
+#include "common/os/posix_env.h"
+#include "common/os/process.h"
+#include "deploy/cli/arguments.h"
+#include "deploy/cli/commands.h"
+#include "deploy/cli/terminal.h"
+#include "deploy/cli/training.h"
+
+namespace crescendo {
+namespace {
+
+constexpr absl::string_view kHelp =
+    R"(crescendo: reinforcement learning of reasoning, as four services
+
+  crescendo train RECIPE     train a recipe on this machine: starts the services, shows the run, reports
+  crescendo top              the live view of a run that is under way
+  crescendo compare RECIPE   what a growing context limit saves: three arms with the same seeds
+
+  crescendo COMMAND --help   more of a command
+  crescendo --version
+
+Exit status: 0 done, 1 failed, 2 something that you can put right (the message says what), 130 stopped.
+)";
+
+int Fail(const absl::Status& status) { return ReportError("crescendo", status, std::cerr); }
+
+std::string ProgramFolder() {
+  std::error_code error;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  return error ? "." : self.parent_path().string();
+}
+
+int Main(int argc, char** argv) {
+  const absl::StatusOr<CliArguments> arguments =
+      ParseArguments(std::vector<std::string>(argv + 1, argv + argc));
+  if (!arguments.ok()) return Fail(arguments.status());
+  if (arguments->version) {
+    std::cout << VersionText("crescendo") << "\n";
+    return kExitOk;
+  }
+  const Command* command = FindCommand(arguments->command);
+  if (arguments->command.empty() || (command == nullptr && arguments->help)) {
+    std::cout << kHelp;
+    return arguments->help ? kExitOk : kExitUser;
+  }
+  if (command == nullptr) {
+    const std::string nearest = Nearest(arguments->command, {"train", "top", "compare"});
+    return Fail(absl::InvalidArgumentError(absl::StrCat(
+        "unknown command '", arguments->command, "'; ",
+        nearest.empty() ? "see --help" : absl::StrCat("did you mean ", nearest, "?"))));
+  }
+  if (arguments->help) {
+    std::cout << std::string(command->help);
+    return kExitOk;
+  }
+  const StopSignal stop;
+  const std::unique_ptr<FileSystem> files = MakePosixFileSystem();
+  const std::unique_ptr<Clock> clock = MakeRealClock();
+  absl::Status status;
+  {
+    Terminal terminal(arguments->plain || arguments->dry_run);
+    status =
+        command->run(*arguments, {files.get(), clock.get(), &stop, &terminal, ProgramFolder()});
+  }
+  if (absl::IsCancelled(status) && stop.requested()) {
+    std::cout << "stopped; the same command resumes" << std::endl;
+    return 130;
+  }
+  return status.ok() ? kExitOk : Fail(status);
+}
+
+}  // namespace
+}  // namespace crescendo
+
+int main(int argc, char** argv) { return crescendo::Main(argc, argv); }

@@ -1,0 +1,97 @@
+#include "deploy/cli/run_watcher.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "deploy/cli/live_view.h"
+
+namespace crescendo {
+namespace {
+
+constexpr absl::Duration kPollEvery = absl::Milliseconds(250);
+constexpr absl::Duration kCallTimeout = absl::Seconds(1);
+constexpr absl::Duration kLastCallTimeout = absl::Seconds(30);
+constexpr absl::Duration kSilence = absl::Seconds(5);
+
+}  // namespace
+
+RunWatcher::RunWatcher(Terminal* terminal, std::string title)
+    : terminal_(terminal), title_(std::move(title)) {}
+
+absl::Status RunWatcher::Poll(RunClient& client, absl::Time now) {
+  if (now < next_poll_) return absl::OkStatus();
+  if (last_answer_ == absl::InfinitePast()) last_answer_ = now;
+  next_poll_ = now + kPollEvery;
+  const absl::Status status = client.Update(kCallTimeout, &picture_);
+  if (status.ok()) {
+    last_answer_ = now;
+    notice_.clear();
+    TellResume();
+    TellLines();
+  } else if (now - last_answer_ > kSilence) {
+    notice_ = std::string(status.message());
+  }
+  Draw();
+  return status;
+}
+
+absl::Status RunWatcher::FetchAll(RunClient& client) {
+  RETURN_IF_ERROR(client.FetchAll(kLastCallTimeout, &picture_));
+  TellLines();
+  Draw();
+  return absl::OkStatus();
+}
+
+// A run that is met in its middle is told from there on.
+void RunWatcher::TellResume() {
+  if (answered_) return;
+  answered_ = true;
+  const int64_t step = picture_.status.step();
+  if (step == 0) return;
+  terminal_->Line(absl::StrCat("the run is at step ", step));
+  told_step_ = step - 1;
+  if (!picture_.evaluations.empty()) told_evaluation_ = picture_.evaluations.rbegin()->first;
+  for (const v1::StageStatus& stage : picture_.stages) told_stages_ += stage.last_step() >= 0;
+}
+
+void RunWatcher::TellLines() {
+  if (terminal_->live()) return;
+  told_step_ = std::min(told_step_, picture_.status.step() - 1);  // rolled back
+  told_evaluation_ = std::min(told_evaluation_, picture_.status.step());
+  const auto tell_evaluations = [&](int64_t up_to) {
+    for (auto it = picture_.evaluations.upper_bound(told_evaluation_);
+         it != picture_.evaluations.end() && it->first <= up_to; ++it) {
+      terminal_->Line(EvaluationLine(it->second));
+      told_evaluation_ = it->first;
+    }
+  };
+  for (auto it = picture_.steps.upper_bound(told_step_); it != picture_.steps.end(); ++it) {
+    tell_evaluations(it->first);
+    terminal_->Line(StepLine(it->second, picture_));
+    told_step_ = it->first;
+  }
+  tell_evaluations(picture_.status.step());
+  told_stages_ = std::min(told_stages_, picture_.stages.size());
+  for (; told_stages_ < picture_.stages.size() && picture_.stages[told_stages_].last_step() >= 0;
+       ++told_stages_) {
+    terminal_->Line(StageLine(picture_.stages[told_stages_]));
+  }
+  if (picture_.status.awaiting() != told_awaiting_) {
+    told_awaiting_ = picture_.status.awaiting();
+    if (!told_awaiting_.empty()) terminal_->Line(absl::StrCat("awaiting: ", told_awaiting_));
+  }
+}
+
+void RunWatcher::Draw() {
+  if (!terminal_->live()) return;
+  ViewOptions options;
+  options.width = terminal_->width();
+  options.color = terminal_->color();
+  options.title = title_;
+  options.notice = notice_;
+  terminal_->Frame(RenderView(picture_, options));
+}
+
+}  // namespace crescendo

@@ -1,0 +1,48 @@
+// Follows a run and shows it: the live frame on a terminal, else one line an event.
+#ifndef CRESCENDO_DEPLOY_CLI_RUN_WATCHER_H_
+#define CRESCENDO_DEPLOY_CLI_RUN_WATCHER_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "deploy/cli/run_client.h"
+#include "deploy/cli/terminal.h"
+
+namespace crescendo {
+
+// Not thread-safe. The terminal outlives it.
+class RunWatcher {
+ public:
+  RunWatcher(Terminal* terminal, std::string title);
+
+  // Asks the coordinator when a quarter of a second has passed since it was last asked, and shows
+  // what is new. A coordinator that does not answer is told in the view after a few seconds. Blocks
+  // for a second at most. The error of the last call, OK when none was due.
+  absl::Status Poll(RunClient& client, absl::Time now);
+  // The whole history, and the last frame. Blocks for up to half a minute a call.
+  absl::Status FetchAll(RunClient& client);
+
+  const RunPicture& picture() const { return picture_; }
+
+ private:
+  void TellLines();
+  void TellResume();
+  void Draw();
+
+  Terminal* const terminal_;
+  const std::string title_;
+  RunPicture picture_;
+  absl::Time next_poll_ = absl::InfinitePast();
+  absl::Time last_answer_ = absl::InfinitePast();
+  std::string notice_;
+  bool answered_ = false;
+  int64_t told_step_ = -1;
+  int64_t told_evaluation_ = -1;
+  size_t told_stages_ = 0;
+  std::string told_awaiting_;
+};
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_DEPLOY_CLI_RUN_WATCHER_H_

@@ -1,0 +1,217 @@
+#include "deploy/cli/training.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "common/base/status_macros.h"
+#include "common/rpc/address.h"
+#include "deploy/cli/html_report.h"
+#include "deploy/cli/run_report.h"
+#include "deploy/cli/run_watcher.h"
+
+namespace crescendo {
+namespace {
+
+constexpr absl::Duration kLoop = absl::Milliseconds(100);
+constexpr size_t kReportBytesMax = 64u << 20;
+
+// A lock on the folder: one supervisor at a time. Let go by the system when the process ends.
+class FolderLock {
+ public:
+  static absl::StatusOr<std::unique_ptr<FolderLock>> Take(const std::string& out) {
+    const std::string path = JoinPath(out, "lock");
+    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0) {
+      return absl::PermissionDeniedError(absl::StrCat("open ", path, ": ", std::strerror(errno)));
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+      close(fd);
+      return absl::AlreadyExistsError(absl::StrCat(
+          out, ": another crescendo trains there now; stop it or choose another --out"));
+    }
+    return std::unique_ptr<FolderLock>(new FolderLock(fd));
+  }
+  ~FolderLock() { close(fd_); }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  explicit FolderLock(int fd) : fd_(fd) {}
+  const int fd_;
+};
+
+// The keys whose lines differ between two effective configurations.
+std::string Differences(const RunConfig& there, const RunConfig& here) {
+  const std::vector<std::string> a = absl::StrSplit(ToToml(there), '\n');
+  const std::vector<std::string> b = absl::StrSplit(ToToml(here), '\n');
+  std::vector<std::string> words;
+  if (a.size() != b.size()) return "the number of stages differs";
+  std::string section;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!a[i].empty() && a[i][0] == '[') section = a[i];
+    if (a[i] == b[i]) continue;
+    words.push_back(absl::StrCat(section, " ", a[i], " there, ", b[i], " here"));
+    if (words.size() == 5) break;
+  }
+  return absl::StrJoin(words, "; ");
+}
+
+SupervisedService Service(const TrainingWorld& world, const std::string& program,
+                          const std::string& name, const std::vector<std::string>& shared) {
+  SupervisedService service;
+  service.name = name;
+  service.command = {JoinPath(world.program_folder, program)};
+  service.command.insert(service.command.end(), shared.begin(), shared.end());
+  return service;
+}
+
+// The loop around a run that is under way.
+class TrainingLoop {
+ public:
+  TrainingLoop(const RunConfig& config, const TrainingWorld& world)
+      : config_(config),
+        world_(world),
+        watcher_(world.terminal, absl::StrCat(config.run.name, ", seed ", config.run.seed)) {}
+
+  absl::Status Run(std::vector<SupervisedService> services, const std::string& coordinator);
+  const RunPicture& picture() const { return watcher_.picture(); }
+
+ private:
+  absl::Status Watch(Supervisor& supervisor, RunClient& client);
+
+  const RunConfig& config_;
+  const TrainingWorld& world_;
+  RunWatcher watcher_;
+};
+
+absl::Status TrainingLoop::Watch(Supervisor& supervisor, RunClient& client) {
+  while (true) {
+    if (world_.stop->WaitFor(kLoop)) return absl::CancelledError("stopped");
+    RETURN_IF_ERROR(supervisor.Poll());
+    (void)watcher_.Poll(client, world_.clock->Now());  // the view tells of a silent coordinator
+    const v1::RunStatus& status = watcher_.picture().status;
+    if (status.state() == "failed") {
+      return absl::AbortedError(absl::StrCat("the run failed: ", status.failure()));
+    }
+    if (status.state() == "finished") break;
+  }
+  supervisor.ExpectEnd();
+  return watcher_.FetchAll(client);
+}
+
+absl::Status TrainingLoop::Run(std::vector<SupervisedService> services,
+                               const std::string& coordinator) {
+  ASSIGN_OR_RETURN(auto client, RunClient::Make(coordinator, /*insecure=*/false));
+  Supervisor supervisor(world_.clock, std::move(services), JoinPath(config_.run.out, "logs"),
+                        [&](absl::string_view line) { world_.terminal->Line(line); });
+  RETURN_IF_ERROR(supervisor.Start());
+  const absl::Status status = Watch(supervisor, *client);
+  world_.terminal->KeepFrame();
+  if (absl::IsCancelled(status)) world_.terminal->Line("stopping ...");
+  supervisor.Stop();
+  return status;
+}
+
+absl::Status WriteResults(const RunConfig& config, int workers, const TrainingWorld& world,
+                          const RunPicture& picture, nlohmann::ordered_json* report) {
+  *report = ReportJson(picture, config.run.seed, workers,
+                       FindProvenance(*world.files, world.program_folder));
+  const std::string& out = config.run.out;
+  RETURN_IF_ERROR(
+      world.files->WriteFile(JoinPath(out, "metrics.jsonl"), MetricsJsonLines(picture)));
+  RETURN_IF_ERROR(world.files->WriteFile(
+      JoinPath(out, "report.html"), HtmlReport(config.run.name, picture, *report, ToToml(config))));
+  // Last: it says that the run is finished.
+  return world.files->WriteFile(ReportFile(out), report->dump(2) + "\n");
+}
+
+}  // namespace
+
+std::string ReportFile(const std::string& out) { return JoinPath(out, "report.json"); }
+std::string ConfigFile(const std::string& out) { return JoinPath(out, "config.toml"); }
+std::string AddressesFile(const std::string& out) { return JoinPath(out, "addresses.json"); }
+
+absl::StatusOr<FolderState> InspectFolder(FileSystem& files, const std::string& out,
+                                          const RunConfig& config, std::string* difference) {
+  if (!files.Exists(ConfigFile(out))) return FolderState::kNew;
+  ASSIGN_OR_RETURN(const RunConfig there, LoadRunConfig(files, ConfigFile(out), {}));
+  if (ConfigDigest(there) != ConfigDigest(config)) {
+    *difference = Differences(there, config);
+    return FolderState::kOther;
+  }
+  if (!files.Exists(ReportFile(out))) return FolderState::kResumable;
+  ASSIGN_OR_RETURN(const std::string text, files.ReadFile(ReportFile(out), kReportBytesMax));
+  const auto report = nlohmann::json::parse(text, nullptr, false);
+  const bool enough = report.is_object() && report.contains("steps") &&
+                      report["steps"].is_number_integer() &&
+                      report["steps"].get<int64_t>() >= config.run.steps;
+  return enough ? FolderState::kFinished : FolderState::kResumable;
+}
+
+absl::StatusOr<std::vector<SupervisedService>> PlanServices(const RunConfig& config, int workers,
+                                                            const TrainingWorld& world,
+                                                            std::string* coordinator_address,
+                                                            nlohmann::ordered_json* addresses) {
+  ASSIGN_OR_RETURN(const std::vector<int> ports, FreeLoopbackPorts(3 + 3 + 2 * workers));
+  size_t used = 0;
+  const auto next = [&] { return absl::StrCat("127.0.0.1:", ports[used++]); };
+  *coordinator_address = next();
+  const std::string learner = next(), reward = next();
+  const std::vector<std::string> shared = {
+      absl::StrCat("--config=", ConfigFile(config.run.out)),
+      absl::StrCat("--network.coordinator=", *coordinator_address),
+      absl::StrCat("--network.learner=", learner), absl::StrCat("--network.reward=", reward)};
+  std::vector<SupervisedService> services;
+  const auto add = [&](const std::string& program, const std::string& name, int rank,
+                       absl::Duration grace, const std::string& address) {
+    services.push_back(Service(world, program, name, shared));
+    services.back().stop_rank = rank;
+    services.back().stop_grace = grace;
+    const std::string metrics = next();
+    services.back().command.push_back(absl::StrCat("--network.metrics=", metrics));
+    (*addresses)[name] = {{"address", address}, {"metrics", metrics}};
+  };
+  // Workers stop first: they hand back their groups while the others still listen. The coordinator
+  // is last. A learner may have a checkpoint to write.
+  add("crescendo-coordinator", "coordinator", 3, absl::Seconds(10), *coordinator_address);
+  add("crescendo-reward", "reward", 1, absl::Seconds(5), reward);
+  add("crescendo-learner", "learner", 2, absl::Seconds(60), learner);
+  for (int i = 0; i < workers; ++i) {
+    const std::string address = next();
+    add("crescendo-rollout", absl::StrCat("rollout-", i), 0,
+        config.rollout.drain + absl::Seconds(5), address);
+    services.back().command.push_back(absl::StrCat("--network.rollout=", address));
+    services.back().command.push_back(absl::StrCat("--network.worker_id=rollout-", i));
+  }
+  return services;
+}
+
+absl::StatusOr<nlohmann::ordered_json> Train(const RunConfig& config, int workers,
+                                             const TrainingWorld& world) {
+  const std::string& out = config.run.out;
+  RETURN_IF_ERROR(world.files->MakeDirs(JoinPath(out, "logs")));
+  ASSIGN_OR_RETURN(const auto lock, FolderLock::Take(out));
+  RETURN_IF_ERROR(world.files->WriteFile(ConfigFile(out), ToToml(config)));
+  std::string coordinator;
+  nlohmann::ordered_json addresses;
+  ASSIGN_OR_RETURN(auto services, PlanServices(config, workers, world, &coordinator, &addresses));
+  RETURN_IF_ERROR(world.files->WriteFile(AddressesFile(out), addresses.dump(2) + "\n"));
+  TrainingLoop loop(config, world);
+  const absl::Status status = loop.Run(std::move(services), coordinator);
+  (void)world.files->Remove(AddressesFile(out));
+  RETURN_IF_ERROR(status);
+  nlohmann::ordered_json report;
+  RETURN_IF_ERROR(WriteResults(config, workers, world, loop.picture(), &report));
+  return report;
+}
+
+}  // namespace crescendo
