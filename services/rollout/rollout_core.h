@@ -129,6 +129,8 @@ class RolloutCore {
   bool drained() const { return draining() && groups_.empty(); }
   // Number of the present stream to the learner.
   uint64_t stream() const { return stream_; }
+  // The id that the next RequestGrade gets; those before are out.
+  uint64_t next_grade_id() const { return next_grade_id_; }
   PolicyVersion loaded() const { return loaded_; }
   // The weights are those of a learner that is still there.
   bool weights_valid() const { return weights_valid_; }

@@ -1,0 +1,157 @@
+// crescendo-rollout: generates samples with the current policy.
+//
+//   crescendo-rollout --config FILE [--section.key=value ...] [--dry-run]
+#include <unistd.h>
+
+#include <algorithm>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/status_macros.h"
+#include "common/config/command_line.h"
+#include "common/metrics/metrics_server.h"
+#include "common/metrics/rollout_metrics.h"
+#include "common/os/log.h"
+#include "common/os/posix_env.h"
+#include "common/os/process.h"
+#include "common/rpc/server.h"
+#include "services/rollout/make_runner.h"
+#include "services/rollout/prompt_codec.h"
+#include "services/rollout/rollout_host.h"
+#include "services/rollout/rollout_service.h"
+
+namespace crescendo {
+namespace {
+
+constexpr absl::string_view kName = "crescendo-rollout";
+constexpr absl::Duration kServerGrace = absl::Seconds(1);
+
+std::string RandomIncarnation() {
+  std::random_device device;
+  return absl::StrFormat("%08x%08x", device(), device());
+}
+
+// network.worker_id, or one of host name and process: [a-z0-9-]{1,63}.
+std::string WorkerId(const RunConfig& config) {
+  if (!config.network.worker_id.empty()) return config.network.worker_id;
+  char host[256] = "worker";
+  gethostname(host, sizeof(host) - 1);
+  std::string id = absl::StrCat("rollout-", absl::AsciiStrToLower(host), "-", getpid());
+  std::replace_if(
+      id.begin(), id.end(), [](char c) { return !absl::ascii_isalnum(c); }, '-');
+  return id.substr(0, 63);
+}
+
+RolloutOptions CoreOptions(const RunConfig& config, const ModelRunnerParts& parts) {
+  RolloutOptions options;
+  options.engine.slots = config.rollout.slots;
+  options.engine.step_tokens = std::max(config.rollout.prefill_tokens, config.rollout.slots);
+  options.engine.blocks = parts.blocks;
+  options.engine.block_tokens = config.rollout.block_tokens;
+  options.engine.stop_tokens = parts.stop_tokens;
+  options.chunk_tokens = config.rollout.chunk_tokens;
+  return options;
+}
+
+PeerAddresses Peers(const RunConfig& config) {
+  PeerAddresses peers;
+  peers.coordinator = config.network.coordinator;
+  peers.learner = config.network.learner;
+  peers.reward = config.network.reward;
+  peers.insecure = config.network.insecure;
+  peers.connect_timeout = config.network.connect_timeout;
+  peers.rpc_timeout = config.network.rpc_timeout;
+  peers.heartbeat = config.rollout.heartbeat;
+  return peers;
+}
+
+absl::StatusOr<std::string> Describe(const RunConfig& config) {
+  const std::unique_ptr<FileSystem> files = MakePosixFileSystem();
+  ASSIGN_OR_RETURN(const auto codec, PromptCodec::Load(*files, config.policy));
+  ASSIGN_OR_RETURN(const ModelRunnerParts parts,
+                   MakeModelRunner(*files, config, codec->tokenizer()));
+  return absl::StrCat("would generate with ", config.policy.path, " (", parts.description,
+                      ", chat template ", codec->template_name(), "), ", config.rollout.slots,
+                      " slots, ", parts.blocks, " KV blocks of ", config.rollout.block_tokens,
+                      " tokens (", parts.cache_bytes >> 20, " MiB), ", config.rollout.threads,
+                      " thread(s); coordinator at ", config.network.coordinator, ", learner at ",
+                      config.network.learner, ", reward service at ", config.network.reward, "\n");
+}
+
+absl::Status Serve(const RunConfig& config, FileSystem& files, Clock* clock, StopSignal& stop) {
+  const std::string worker_id = WorkerId(config);
+  const Logger log("rollout", worker_id, LogLevel::kInfo, clock, StderrSink());
+  ASSIGN_OR_RETURN(
+      const auto metrics_server,
+      MetricsServer::Start({config.network.metrics, "rollout", config.network.insecure}));
+  RolloutMetrics metrics(metrics_server->registry());
+  ASSIGN_OR_RETURN(const auto codec, PromptCodec::Load(files, config.policy));
+  ASSIGN_OR_RETURN(const ModelRunnerParts parts,
+                   MakeModelRunner(files, config, codec->tokenizer()));
+  RolloutServiceImpl service(worker_id);
+  ASSIGN_OR_RETURN(
+      const auto server,
+      RpcServer::Start({config.network.rollout, "rollout", config.network.insecure}, {&service}));
+
+  const WorkerIdentity identity{worker_id, server->address(), RandomIncarnation(),
+                                config.rollout.slots};
+  RolloutHost::Parts host_parts;
+  host_parts.runner = parts.runner.get();
+  host_parts.codec = codec.get();
+  host_parts.stage = parts.stage;
+  host_parts.weight_bytes_max = parts.weight_bytes_max;
+  host_parts.clock = clock;
+  host_parts.metrics = &metrics;
+  host_parts.log = log;
+  RolloutHost host(CoreOptions(config, parts), identity, Peers(config), host_parts);
+  log.Info("serving", {{"address", server->address()},
+                       {"metrics", metrics_server->address()},
+                       {"policy", parts.description},
+                       {"slots", config.rollout.slots}});
+  RETURN_IF_ERROR(host.Start([&stop] { return stop.requested(); }));
+  service.SetHost(&host);
+  std::thread watcher([&] {
+    while (!stop.WaitFor(absl::Minutes(1))) {
+    }
+    server->SetServing(false);
+    host.RequestDrain(config.rollout.drain);
+  });
+  const absl::Status status = host.Run();
+  stop.Request();
+  watcher.join();
+  service.SetHost(nullptr);
+  server->Stop(kServerGrace);
+  log.Info("stopped", {{"status", status}});
+  return status;
+}
+
+int Main(int argc, char** argv) {
+  StopSignal stop;
+  const auto files = MakePosixFileSystem();
+  const auto clock = MakeRealClock();
+  ServiceDescription service;
+  service.name = kName;
+  service.purpose =
+      "Generates samples with the current policy, for the learner and the evaluation.";
+  service.dry_run = Describe;
+  int exit_code = kExitOk;
+  const auto config =
+      ParseServiceCommandLine(argc, argv, service, *files, std::cout, std::cerr, &exit_code);
+  if (!config) return exit_code;
+  const absl::Status status = Serve(*config, *files, clock.get(), stop);
+  if (status.ok() || (absl::IsCancelled(status) && stop.requested())) return kExitOk;
+  return ReportError(kName, status, std::cerr);
+}
+
+}  // namespace
+}  // namespace crescendo
+
+int main(int argc, char** argv) { return crescendo::Main(argc, argv); }

@@ -1,0 +1,58 @@
+#include "services/rollout/make_runner.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/model/policy_model.h"
+#include "common/text/tokenizer.h"
+#include "services/rollout/torch_model_runner.h"
+
+namespace crescendo {
+
+absl::StatusOr<ModelRunnerParts> MakeModelRunner(FileSystem& files, const RunConfig& config,
+                                                 const Tokenizer& tokenizer) {
+  LoadOptions load;
+  load.dtype = config.policy.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  ASSIGN_OR_RETURN(std::unique_ptr<PolicyModel> model,
+                   PolicyModel::Load(files, config.policy.path, load));
+  const ModelConfig& shape = model->config();
+  if (tokenizer.vocab_size() > shape.vocab_size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(config.policy.path, ": the tokenizer has ", tokenizer.vocab_size(),
+                     " tokens, the model's embedding only ", shape.vocab_size, " rows"));
+  }
+  ModelRunnerParts parts;
+  for (const int64_t id : shape.eos_token_ids)
+    parts.stop_tokens.push_back(static_cast<int32_t>(id));
+  if (tokenizer.eos_id().has_value()) parts.stop_tokens.push_back(*tokenizer.eos_id());
+  std::sort(parts.stop_tokens.begin(), parts.stop_tokens.end());
+  parts.stop_tokens.erase(std::unique(parts.stop_tokens.begin(), parts.stop_tokens.end()),
+                          parts.stop_tokens.end());
+  if (parts.stop_tokens.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        config.policy.path, ": neither model (eos_token_id) nor tokenizer names an end token"));
+  }
+  const int64_t blocks = config.rollout.kv_tokens / config.rollout.block_tokens;
+  parts.blocks =
+      static_cast<int>(std::clamp<int64_t>(blocks, 1, std::numeric_limits<int32_t>::max() / 2));
+  // As fp32, whatever the dtype here, with room for nothing else.
+  parts.weight_bytes_max = static_cast<uint64_t>(shape.parameter_count()) * 4 + 1024;
+  parts.description = absl::StrCat(ArchitectureName(shape.architecture), ", ",
+                                   shape.parameter_count(), " parameters, ", config.policy.dtype);
+  TorchRunnerOptions options;
+  options.blocks = parts.blocks;
+  options.block_tokens = config.rollout.block_tokens;
+  options.threads = config.rollout.threads;
+  ASSIGN_OR_RETURN(std::unique_ptr<TorchModelRunner> runner,
+                   TorchModelRunner::Create(std::move(model), options));
+  parts.cache_bytes = runner->cache_bytes();
+  TorchModelRunner* raw = runner.get();
+  parts.stage = [raw](std::unique_ptr<StagedWeights> weights) { raw->Stage(std::move(weights)); };
+  parts.runner = std::move(runner);
+  return parts;
+}
+
+}  // namespace crescendo
