@@ -75,6 +75,7 @@ std::string Script(const Plot& plot) {
       "set key opaque fillcolor rgb '#ffffff'\nset bars 0.5\n",
       plot.width, plot.height, plot.id, Quoted(plot.title), Quoted(plot.x_label),
       Quoted(plot.y_label));
+  if (plot.key_bottom_right) absl::StrAppend(&out, "set key bottom right\n");
   // Thousands and millions of tokens as "20k" and "1.5M".
   double largest = 0;
   for (const PlotSeries& series : plot.series) {
