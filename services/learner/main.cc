@@ -33,7 +33,7 @@ namespace crescendo {
 namespace {
 
 constexpr absl::string_view kName = "crescendo-learner";
-constexpr absl::Duration kServerGrace = absl::Seconds(1);
+constexpr absl::Duration kServerGrace = absl::Milliseconds(200);
 
 std::string RandomIncarnation() {
   std::random_device device;
