@@ -57,7 +57,13 @@ class Driver {
     state = std::move(made).value();
     Commit();
   }
-  void Commit() { REQUIRE(journal_.Append(state->TakeRecords()).ok()); }
+  void Commit() {
+    const std::vector<JournalRecord> records = state->TakeRecords();
+    REQUIRE(journal_.Append(records).ok());
+    mirrored_.insert(mirrored_.end(), records.begin(), records.end());
+  }
+  // The records since the last call, for a second journal.
+  std::vector<JournalRecord> TakeMirrored() { return std::exchange(mirrored_, {}); }
 
   absl::Status Join(const std::string& worker, const std::string& incarnation = "i1",
                     int slots = 8) {
@@ -154,6 +160,7 @@ class Driver {
  private:
   CoordinatorOptions options_;
   MemoryJournal journal_;
+  std::vector<JournalRecord> mirrored_;
 };
 
 // The image without what passes with time alone.
