@@ -1,6 +1,8 @@
 #include "common/formats/gguf_quant.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 
 #include "common/base/status_macros.h"
@@ -151,6 +153,37 @@ void Q6_K(const Byte* b, float* y) {
   }
 }
 
+// The other way: each function appends the block of the 32 floats at `x`.
+
+void Store16(uint16_t value, std::string* out) {
+  out->push_back(static_cast<char>(value & 0xff));
+  out->push_back(static_cast<char>(value >> 8));
+}
+
+void ToQ8_0(const float* x, std::string* out) {
+  float largest = 0;
+  for (int j = 0; j < 32; ++j) largest = std::max(largest, std::fabs(x[j]));
+  const float d = largest / 127.0f;
+  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
+  Store16(F16FromFloat(d), out);
+  for (int j = 0; j < 32; ++j) out->push_back(static_cast<char>(std::lround(x[j] * inverse)));
+}
+
+void ToQ4_0(const float* x, std::string* out) {
+  float extreme = x[0];  // the value of largest magnitude, with its sign: it becomes -8 exactly
+  for (int j = 1; j < 32; ++j) {
+    if (std::fabs(x[j]) > std::fabs(extreme)) extreme = x[j];
+  }
+  const float d = extreme / -8.0f;
+  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
+  Store16(F16FromFloat(d), out);
+  const auto level = [&](int j) {
+    const double value = static_cast<double>(x[j]) * static_cast<double>(inverse) + 8.5;
+    return static_cast<unsigned>(std::clamp(value, 0.0, 15.0));
+  };
+  for (int j = 0; j < 16; ++j) out->push_back(static_cast<char>(level(j) | level(j + 16) << 4));
+}
+
 using BlockFunction = void (*)(const Byte*, float*);
 
 BlockFunction FunctionOf(GgmlType type) {
@@ -214,6 +247,30 @@ void DequantizeRow(GgmlType type, absl::Span<const char> row, absl::Span<float> 
     function(in, y);
     in += info.block_bytes;
     y += info.block_elements;
+  }
+}
+
+bool CanQuantize(GgmlType type) {
+  return type == GgmlType::kF32 || type == GgmlType::kF16 || type == GgmlType::kBF16 ||
+         type == GgmlType::kQ8_0 || type == GgmlType::kQ4_0;
+}
+
+void QuantizeRow(GgmlType type, absl::Span<const float> row, std::string* out) {
+  CRESCENDO_CHECK(CanQuantize(type) && row.size() % InfoOf(type).block_elements == 0);
+  switch (type) {
+    case GgmlType::kF32:
+      out->append(reinterpret_cast<const char*>(row.data()), row.size() * sizeof(float));
+      return;
+    case GgmlType::kF16:
+      for (const float value : row) Store16(F16FromFloat(value), out);
+      return;
+    case GgmlType::kBF16:
+      for (const float value : row) Store16(Bf16FromFloat(value), out);
+      return;
+    default:
+      for (size_t i = 0; i < row.size(); i += 32) {
+        (type == GgmlType::kQ8_0 ? ToQ8_0 : ToQ4_0)(row.data() + i, out);
+      }
   }
 }
 

@@ -1,4 +1,4 @@
-// The element types of GGUF tensors and their blocks, to floats.
+// The element types of GGUF tensors and their blocks, to floats and from them.
 //
 // A row is a sequence of blocks of a fixed number of elements, each with its own scale (and
 // minimum). The layouts are those of ggml (ggml-common.h, ggml-quants.c); results equal gguf-py's
@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
@@ -48,6 +49,13 @@ struct GgmlTypeInfo {
 // Null for a number that stands for no type we know the size of.
 const GgmlTypeInfo* FindGgmlType(uint32_t type);
 const GgmlTypeInfo& InfoOf(GgmlType type);
+
+// Whether QuantizeRow makes this type: F32, F16, BF16, Q8_0 and Q4_0.
+bool CanQuantize(GgmlType type);
+
+// Appends `row` as blocks of `type` to `out`, as gguf-py does. Requires CanQuantize(type) and
+// row.size() a multiple of the block. Values must be finite for the quantised types.
+void QuantizeRow(GgmlType type, absl::Span<const float> row, std::string* out);
 
 // Requires InfoOf(type).dequantizes, out.size() a multiple of the block, and row of the bytes that
 // out.size() takes.

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "catch2/catch.hpp"
 #include "common/base/rng.h"
+#include "common/formats/gguf_writer.h"
 #include "tests/support/temp_dir.h"
 
 namespace crescendo {
@@ -168,6 +169,67 @@ TEST_CASE("every type of a block has the size that ggml gives it") {
   tensor.name = "t";
   tensor.type = GgmlType::kQ2_K;
   CHECK(Dequantize(tensor, {}).code() == absl::StatusCode::kUnimplemented);
+}
+
+TEST_CASE("what is written reads back") {
+  TempDir dir;
+  const auto row = [](int64_t index, absl::Span<float> out) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      out[i] = static_cast<float>(index) + static_cast<float>(i) - 16.0f;
+    }
+  };
+  const std::pair<std::string, GgufWriteValue> metadata[] = {
+      {"general.architecture", std::string("llama")},
+      {"b", true},
+      {"u", uint32_t{7}},
+      {"n", int32_t{-7}},
+      {"f", 0.5f},
+      {"s", std::vector<std::string>{"x", ""}},
+      {"l", std::vector<int32_t>{1, -1}}};
+  const GgufWriteTensor tensors[] = {
+      {"f", GgmlType::kF32, {3}, row},        {"h", GgmlType::kF16, {2, 5}, row},
+      {"b", GgmlType::kBF16, {1, 2, 4}, row}, {"q", GgmlType::kQ8_0, {3, 32}, row},
+      {"r", GgmlType::kQ4_0, {1, 64}, row},   {"none", GgmlType::kF32, {0, 4}, row}};
+  REQUIRE(WriteGguf(*dir.files, dir / "m", metadata, tensors).ok());
+  const auto opened = GgufFile::Open(*dir.files, dir / "m");
+  INFO(opened.status().ToString());
+  REQUIRE(opened.ok());
+  const GgufFile& file = **opened;
+  CHECK(*file.GetString("general.architecture") == "llama");
+  CHECK(*file.GetBool("b"));
+  CHECK(*file.GetInt("u") == 7);
+  CHECK(*file.GetInt("n") == -7);
+  CHECK(*file.GetFloat("f") == 0.5);
+  CHECK(**file.GetStrings("s") == std::vector<absl::string_view>{"x", ""});
+  CHECK(**file.GetInts("l") == std::vector<int64_t>{1, -1});
+  const double tolerances[] = {0,   0, 0, 0.07,
+                               3.1, 0};  // half a step of the largest value; Q4_0 clips the top one
+  for (size_t t = 0; t < file.tensors().size(); ++t) {
+    const GgufTensor& tensor = file.tensors()[t];
+    CHECK(tensor.shape == tensors[t].shape);
+    std::vector<float> values(static_cast<size_t>(tensor.elements()));
+    REQUIRE(Dequantize(tensor, absl::MakeSpan(values)).ok());
+    const size_t columns = static_cast<size_t>(tensor.shape.back());
+    for (size_t i = 0; i < values.size(); ++i) {
+      const double expected =
+          static_cast<double>(i / columns) + static_cast<double>(i % columns) - 16.0;
+      CHECK(values[i] == Approx(expected).margin(tolerances[t]));
+    }
+  }
+}
+
+TEST_CASE("what cannot be written is refused and leaves nothing") {
+  TempDir dir;
+  const auto row = [](int64_t, absl::Span<float>) {};
+  const auto code = [&](absl::Span<const GgufWriteTensor> tensors) {
+    return WriteGguf(*dir.files, dir / "m", {}, tensors).code();
+  };
+  CHECK(code({{"t", GgmlType::kQ8_0, {33}, row}}) == absl::StatusCode::kInvalidArgument);
+  CHECK(code({{"t", GgmlType::kQ4_K, {256}, row}}) == absl::StatusCode::kInvalidArgument);
+  CHECK(code({{"t", GgmlType::kF32, {-1}, row}}) == absl::StatusCode::kInvalidArgument);
+  CHECK(code({{"t", GgmlType::kF32, {1}, row}, {"t", GgmlType::kF32, {1}, row}}) ==
+        absl::StatusCode::kInvalidArgument);
+  CHECK(dir.files->ListDir(dir.path())->empty());
 }
 
 }  // namespace
