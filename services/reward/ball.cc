@@ -9,9 +9,9 @@
 namespace crescendo {
 namespace {
 
-// Values beyond 2^(2^kExponentBitsMax) are not followed: their exponents alone would fill the
-// memory.
-constexpr int64_t kExponentMax = int64_t{1} << 26;
+// Values beyond 2^kExponentMax are not followed: a power of one would have an exponent that fills
+// the memory.
+constexpr int64_t kExponentMax = int64_t{1} << 40;
 constexpr int64_t kArgumentExponentMax = 25;  // of exp and of exponents: below 2^25
 
 // Whether the size of a ball is below 2^exponent.
@@ -247,11 +247,27 @@ bool BallEvaluator::ComputeFunction(NodeId id, Ball* result) {
       }
       return true;
     case Function::kFactorial: {
-      if (!SizeBelow(*x, 20)) return false;
+      if (!SizeBelow(*x, 32)) return false;
       if (!budget_.Charge(precision_)) return false;
       Ball next;
       acb_add_ui(next.get(), in, 1, precision_);
       acb_gamma(out, next.get(), precision_);
+      return true;
+    }
+    case Function::kBinomial: {
+      const Ball* k = Evaluate(ex_.child(id, 1));
+      if (k == nullptr || !SizeBelow(*x, 32) || !SizeBelow(*k, 32) ||
+          !budget_.Charge(3 * precision_))
+        return false;
+      Ball n1, k1, d1;  // n! / (k! (n - k)!)
+      acb_add_ui(n1.get(), in, 1, precision_);
+      acb_add_ui(k1.get(), k->get(), 1, precision_);
+      acb_sub(d1.get(), n1.get(), k->get(), precision_);
+      acb_gamma(out, n1.get(), precision_);
+      acb_rgamma(k1.get(), k1.get(), precision_);
+      acb_rgamma(d1.get(), d1.get(), precision_);
+      acb_mul(out, out, k1.get(), precision_);
+      acb_mul(out, out, d1.get(), precision_);
       return true;
     }
     default:

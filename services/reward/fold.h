@@ -47,6 +47,7 @@ class Folder {
   NodeId FoldRoot(NodeId radicand, NodeId index);
   NodeId FoldFunction(NodeId id);
   NodeId FoldIntegerFunction(Function function, const std::vector<const Rational*>& arguments);
+  NodeId SymbolicBinomial(NodeId n, NodeId k);
   NodeId FoldFactorial(const Rational& n, bool twice);
   NodeId FoldTrigonometric(NodeId id, NodeId argument);
   NodeId FoldLogarithm(NodeId argument);

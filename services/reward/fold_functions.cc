@@ -8,7 +8,7 @@
 namespace crescendo {
 namespace {
 
-constexpr ulong kBinomialTermsMax = 2000;
+constexpr ulong kBinomialTermsMax = 4000;
 
 }  // namespace
 
@@ -53,11 +53,35 @@ NodeId Folder::FoldIntegerFunction(Function function,
   return Made(std::move(result));
 }
 
+// For a small whole k: n (n - 1) ... (n - k + 1) / k!; else n! / (k! (n - k)!).
+NodeId Folder::SymbolicBinomial(NodeId n, NodeId k) {
+  const Rational* number = NumberOf(Fold(k));
+  if (number != nullptr && number->is_integer() && number->sign() >= 0 &&
+      fmpz_cmp_si(number->numerator(), 32) <= 0) {
+    const int64_t count = fmpz_get_si(number->numerator());
+    std::vector<NodeId> factors;
+    for (int64_t i = 0; i < count; ++i) {
+      factors.push_back(ex_.MakeDifference(n, ex_.MakeInteger(i)));
+      factors.push_back(ex_.MakeRational(Rational(1, static_cast<uint64_t>(i + 1))));
+    }
+    return Fold(ex_.MakeMul(factors));
+  }
+  const auto inverse_factorial = [&](NodeId x) {
+    return ex_.MakePow(ex_.MakeFunction(Function::kFactorial, {x}), ex_.MakeInteger(-1));
+  };
+  return Fold(ex_.MakeMul({ex_.MakeFunction(Function::kFactorial, {n}), inverse_factorial(k),
+                           inverse_factorial(ex_.MakeDifference(n, k))}));
+}
+
 NodeId Folder::FoldFunction(NodeId id) {
   const Function function = ex_.function(id);
   const std::vector<NodeId> originals(ex_.children(id).begin(), ex_.children(id).end());
   if (point_ != nullptr && ex_.node(id).traits.symbols && function == Function::kFactorial) {
     return OpaqueFactorial(originals[0]);
+  }
+  if (point_ != nullptr && ex_.node(id).traits.symbols && function == Function::kBinomial &&
+      originals.size() == 2) {
+    return SymbolicBinomial(originals[0], originals[1]);
   }
   // Sines and cosines of rational multiples of pi are algebraic: they stay as they are.
   if (point_ != nullptr && function <= Function::kCsc && RationalMultipleOfPi(ex_, originals[0]))

@@ -117,7 +117,12 @@ class Grader::Impl {
     absl::string_view option = gold_choice ? gold_choice->rest : answer_choice->rest;
     if (option.empty()) {
       const auto listed = FindOption(problem, letter);
-      if (!listed) return std::nullopt;
+      if (!listed) {  // a letter against something else: only its own value could settle it
+        const Comparison same = CompareMath(gold, answer, budget);
+        return same.verdict == Verdict::kCorrect
+                   ? same
+                   : Comparison{Verdict::kUndecided, ReasonCode::kAmbiguous};
+      }
       option = *listed;
     }
     const Comparison value =

@@ -87,7 +87,9 @@ bool MathComparer::IsRealSet(NodeId id) const {
 NodeId MathComparer::WithoutName(NodeId id) const {
   if (!IsEquation(id)) return id;
   const auto sides = ex_.children(id);
-  const bool constant = !ex_.node(id).traits.symbols && !ex_.node(id).traits.structure;
+  const bool constant = std::none_of(sides.begin(), sides.end(), [&](NodeId side) {
+    return ex_.node(side).traits.symbols || ex_.node(side).traits.structure;
+  });
   return IsName(sides.front()) || constant ? sides.back() : id;
 }
 
@@ -158,6 +160,9 @@ Comparison MathComparer::Compare(NodeId gold, NodeId answer, int depth) {
     case Op::kIntersection:
     case Op::kDifference:
     case Op::kReals:
+      // A set or a condition is not answered by a number.
+      if (!ex_.node(answer).traits.structure)
+        return {Verdict::kIncorrect, ReasonCode::kTypeDiffers};
       return {Verdict::kUndecided, ReasonCode::kUnproven};
     default:
       break;

@@ -58,6 +58,7 @@ class MathComparer {
   Comparison CompareQuantities(NodeId gold, NodeId answer);
   Comparison ComparePercent(NodeId gold, NodeId answer);
   Comparison CompareValues(NodeId gold, NodeId answer);
+  int RoundsTo(NodeId gold, NodeId answer, int64_t decimals);
   Comparison CompareRounded(NodeId gold, NodeId answer, Comparison exact);
   NodeId InBaseUnit(NodeId quantity);
   NodeId SymbolAsUnit(NodeId id);

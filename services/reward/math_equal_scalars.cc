@@ -7,6 +7,7 @@
 namespace crescendo {
 namespace {
 
+constexpr int kDepthWithin = 8;         // of structures inside quantities
 constexpr int64_t kCorrectDigits = 12;  // of a decimal that stands for an exact gold
 
 Rational PowerOfTen(int64_t exponent) {
@@ -93,7 +94,9 @@ Comparison MathComparer::ComparePercent(NodeId gold, NodeId answer) {
   if (ex_.op(percent) == Op::kNumber) {
     Number number = ex_.number(percent);
     fmpq_div(number.value.get(), number.value.get(), Rational(100).get());
-    if (number.decimals >= 0) number.decimals += 2;
+    number.decimals = number.decimals >= 0        ? number.decimals + 2
+                      : number.value.is_integer() ? -1
+                                                  : 2;
     fraction = ex_.MakeNumber(std::move(number));
   }
   const Comparison as_fraction =
@@ -110,13 +113,20 @@ Comparison MathComparer::CompareQuantities(NodeId gold, NodeId answer) {
     const NodeId value = ex_.child(quantity, 0);
     const Unit unit = ex_.unit(quantity);
     if (ex_.op(value) == Op::kQuantity) return {Verdict::kUndecided, ReasonCode::kUnproven};
+    if (ex_.node(value).traits.structure) {  // 7:55 p.m.
+      return unit_gold ? Compare(value, bare, kDepthWithin) : Compare(bare, value, kDepthWithin);
+    }
     const Comparison same = unit_gold ? CompareValues(value, bare) : CompareValues(bare, value);
     if (same.verdict == Verdict::kCorrect || !unit.degrees) return same;
-    const NodeId radians = InBaseUnit(quantity);
-    return unit_gold ? CompareValues(radians, bare) : CompareValues(bare, radians);
+    const NodeId radians = InBaseUnit(quantity);  // exactly: 0.5 is not 29 degrees
+    return unit_gold ? scalars_.Compare(radians, bare) : scalars_.Compare(bare, radians);
   }
   const Unit a = ex_.unit(gold), b = ex_.unit(answer);
   const NodeId value_a = ex_.child(gold, 0), value_b = ex_.child(answer, 0);
+  if (ex_.node(value_a).traits.structure || ex_.node(value_b).traits.structure) {
+    if (a == b) return Compare(value_a, value_b, kDepthWithin);
+    return {Verdict::kIncorrect, ReasonCode::kUnitDiffers};
+  }
   if (a == b) return CompareScalars(value_a, value_b);
   if (a.powers != b.powers) return {Verdict::kIncorrect, ReasonCode::kUnitDiffers};
   if (a.noun != b.noun) {
@@ -163,6 +173,19 @@ Comparison MathComparer::CompareValues(NodeId gold, NodeId answer) {
   return rounded;
 }
 
+// Whether the answer rounds to the gold at so many decimals, ties away from zero: 1 yes, 0 no, -1
+// cannot be told.
+int MathComparer::RoundsTo(NodeId gold, NodeId answer, int64_t decimals) {
+  Rational half = PowerOfTen(-decimals);
+  fmpq_div_2exp(half.get(), half.get(), 1);
+  const NodeId step = ex_.MakeRational(half);
+  const int below = scalars_.Order(answer, ex_.MakeDifference(gold, step));
+  const int above = scalars_.Order(answer, ex_.MakeAdd({gold, step}));
+  if (below == 2 || above == 2) return -1;
+  const bool negative = scalars_.Order(gold, ex_.MakeInteger(0)) < 0;
+  return (negative ? below > 0 && above <= 0 : below >= 0 && above < 0) ? 1 : 0;
+}
+
 // Decimals: a decimal answer to an exact gold needs 12 correct digits; an exact answer to a decimal
 // gold must round to it.
 Comparison MathComparer::CompareRounded(NodeId gold, NodeId answer, Comparison exact) {
@@ -171,9 +194,7 @@ Comparison MathComparer::CompareRounded(NodeId gold, NodeId answer, Comparison e
   const Comparison rounds = {Verdict::kCorrect, ReasonCode::kRounds};
   const auto gold_form = DecimalFormOf(ex_, gold), answer_form = DecimalFormOf(ex_, answer);
   if (gold_form) {
-    Rational half = PowerOfTen(-gold_form->decimals);
-    fmpq_div_2exp(half.get(), half.get(), 1);
-    const int within = scalars_.Within(gold, answer, half);
+    const int within = RoundsTo(gold, answer, gold_form->decimals);
     if (!answer_form && !ex_.node(answer).traits.decimal) {
       if (within == 1) return rounds;
       return within == 0 ? exact : Comparison{Verdict::kUndecided, exact.reason};

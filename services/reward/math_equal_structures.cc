@@ -24,7 +24,7 @@ std::optional<Comparison> MathComparer::CompareRelations(NodeId gold, NodeId ans
   if (gold_equation && ex_.op(answer) != Op::kRelation) {
     const NodeId value = WithoutName(gold);
     if (value != gold) return Compare(value, answer, depth);
-    return Comparison{Verdict::kUndecided, ReasonCode::kTypeDiffers};
+    return Comparison{Verdict::kIncorrect, ReasonCode::kTypeDiffers};
   }
   if (answer_equation && ex_.op(gold) != Op::kRelation) {
     const NodeId value = WithoutName(answer);
@@ -94,6 +94,10 @@ bool MathComparer::Proportional(NodeId f, NodeId g) {
 
 Comparison MathComparer::CompareInequalities(NodeId gold, NodeId answer) {
   if (auto sets = CompareRealSets(gold, answer)) return *sets;
+  if (ex_.text(gold) == ex_.text(answer)) {
+    const Comparison sides = CompareInOrder(ChildrenOf(gold), ChildrenOf(answer), 1);
+    if (sides.verdict == Verdict::kCorrect) return sides;
+  }
   if (ex_.text(gold).size() != 1 || ex_.text(answer).size() != 1)
     return {Verdict::kUndecided, ReasonCode::kUnproven};
   // f > 0 or f >= 0 each; equal when they differ by a positive factor.
@@ -131,6 +135,8 @@ std::optional<Comparison> MathComparer::CompareRealSets(NodeId gold, NodeId answ
       build_gold.variable() != build_answer.variable()) {
     return Comparison{Verdict::kIncorrect, ReasonCode::kVariableDiffers};
   }
+  if (set_gold->empty() && set_answer->empty())
+    return Comparison{Verdict::kUndecided, ReasonCode::kAmbiguous};
   if (set_gold->size() != set_answer->size())
     return Comparison{Verdict::kIncorrect, ReasonCode::kCountDiffers};
   bool unknown = false;
@@ -295,6 +301,10 @@ Comparison MathComparer::CompareMatrix(NodeId gold, NodeId answer, int depth) {
 }
 
 Comparison MathComparer::CompareRatio(NodeId gold, NodeId answer, int depth) {
+  for (NodeId side : {gold, answer}) {
+    if (ex_.op(side) != Op::kRatio && ex_.node(side).traits.units)
+      return {Verdict::kIncorrect, ReasonCode::kTypeDiffers};
+  }
   const auto parts_of = [&](NodeId id) {
     return ex_.op(id) == Op::kRatio ? ChildrenOf(id) : Nodes{id, ex_.MakeInteger(1)};
   };

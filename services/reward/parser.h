@@ -83,7 +83,7 @@ class Parser {
   bool IsProse() const;
   NodeId ParseParenthesis(bool closed_left);
   NodeId ParseSetBraces();
-  NodeId ParseGroup();
+  NodeId ParseGroup(bool argument);  // of an argument commas are thousands separators
   NodeId ParseMatrix();
   NodeId ParseAngle();
 
@@ -95,6 +95,7 @@ class Parser {
   bool StartsFactor() const;
   NodeId ParsePower();
   NodeId ParsePostfix(NodeId base);
+  NodeId ParseDegrees(NodeId value);
   NodeId ParseExponent();
   NodeId ParsePrimary();
 
@@ -118,6 +119,7 @@ class Parser {
   NodeId ParseBetween(absl::string_view close, Function function);
   NodeId ParseAbsolute();
   NodeId ParseFunction(Function function);
+  NodeId Hyperbolic(Function function, NodeId x);
   NodeId ParseFunctionArguments(NodeList* arguments);
   std::string ParseSubscript();
   NodeId ParseCurrency();

@@ -53,7 +53,7 @@ NodeId Parser::ParsePrimary() {
   }
   if (AcceptChar('(')) return ParseParenthesis(false);
   if (AcceptChar('[')) return ParseParenthesis(true);
-  if (AcceptChar('{')) return ParseGroup();
+  if (AcceptChar('{')) return ParseGroup(false);
   if (AcceptChar('|')) return ParseAbsolute();
   return Fail();
 }
@@ -186,6 +186,11 @@ NodeId Parser::ParseCommand() {
     return failed() ? kNoNode : ParseSymbol(symbol + "}");
   }
   if (const auto function = FindFunction(name)) return ParseFunction(*function);
+  if (name == "angle" || name == "triangle") {
+    if (!IsWord()) return Fail();
+    const absl::string_view points = tokens_[at_++].text;
+    return ParseSymbol(absl::StrCat("\\", name, " ", points));
+  }
   static constexpr absl::string_view kGreek[] = {
       "alpha", "beta",   "gamma", "delta", "epsilon", "zeta",  "eta",   "theta",  "iota",
       "kappa", "lambda", "mu",    "nu",    "xi",      "rho",   "sigma", "tau",    "upsilon",
@@ -201,7 +206,7 @@ NodeId Parser::ParseCommand() {
 NodeId Parser::ParseArgument() {
   Level level(this);
   if (failed()) return kNoNode;
-  if (AcceptChar('{')) return ParseGroup();
+  if (AcceptChar('{')) return ParseGroup(true);
   if (IsNumber() && Peek().text.find_first_not_of("0123456789") == absl::string_view::npos) {
     Token& token = tokens_[at_];
     const NodeId digit = ex_.MakeInteger(token.text[0] - '0');
@@ -280,6 +285,15 @@ NodeId Parser::ParseFunctionArguments(NodeList* arguments) {
   return failed() ? kNoNode : argument;
 }
 
+// By exponentials.
+NodeId Parser::Hyperbolic(Function function, NodeId x) {
+  const NodeId up = ex_.MakePow(ex_.MakeConstant(Op::kE), x);
+  const NodeId down = ex_.MakePow(ex_.MakeConstant(Op::kE), ex_.MakeNegation(x));
+  const NodeId difference = ex_.MakeDifference(up, down), sum = ex_.MakeAdd({up, down});
+  if (function == Function::kTanh) return ex_.MakeQuotient(difference, sum);
+  return ex_.MakeQuotient(function == Function::kSinh ? difference : sum, ex_.MakeInteger(2));
+}
+
 NodeId Parser::ParseFunction(Function function) {
   Level level(this);
   if (failed()) return kNoNode;
@@ -311,7 +325,9 @@ NodeId Parser::ParseFunction(Function function) {
     const NodeId exp = ex_.MakePow(ex_.MakeConstant(Op::kE), arguments[0]);
     return power == kNoNode ? exp : ex_.MakePow(exp, power);
   }
-  const NodeId value = ex_.MakeFunction(function, arguments);
+  const NodeId value = function >= Function::kSinh && function <= Function::kTanh
+                           ? Hyperbolic(function, arguments[0])
+                           : ex_.MakeFunction(function, arguments);
   return power == kNoNode ? value : ex_.MakePow(value, power);
 }
 

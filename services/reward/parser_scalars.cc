@@ -4,6 +4,13 @@
 #include "services/reward/parser.h"
 
 namespace crescendo::reward_internal {
+namespace {
+
+bool IsOrdinal(absl::string_view word) {
+  return word == "th" || word == "st" || word == "nd" || word == "rd";
+}
+
+}  // namespace
 
 // A sign in front; "\pm" and "\mp" set their flags.
 NodeId Parser::ParseSignedTerm(bool* plus_minus, bool* minus_first) {
@@ -24,7 +31,11 @@ NodeId Parser::ParseSignedTerm(bool* plus_minus, bool* minus_first) {
   }
   const NodeId term = ParseTerm();
   if (failed()) return kNoNode;
-  return negative ? ex_.MakeNegation(term) : term;
+  if (!negative) return term;
+  if (ex_.op(term) == Op::kQuantity || ex_.op(term) == Op::kPercent) {  // -$5 is a quantity too
+    return ex_.WithChildren(term, {ex_.MakeNegation(ex_.child(term, 0))});
+  }
+  return ex_.MakeNegation(term);
 }
 
 NodeId Parser::ParseSum() {
@@ -45,11 +56,19 @@ NodeId Parser::ParseSum() {
 bool Parser::StartsFactor() const {
   const Token& token = Peek();
   switch (token.kind) {
-    case Token::Kind::kNumber:
-      return false;  // two numbers side by side are no product
+    case Token::Kind::kNumber: {  // (n - 1) 2^n is a product, two numbers side by side are not
+      if (at_ == 0) return false;
+      const Token& before = tokens_[at_ - 1];
+      const bool letter =
+          before.kind == Token::Kind::kWord && !before.in_text && before.text.size() == 1;
+      const bool pi = before.kind == Token::Kind::kCommand && before.text == "pi";
+      return before.text == ")" || before.text == "}" || before.text == "!" || pi ||
+             (letter && (token.space_before || IsChar('^', 1)));
+    }
     case Token::Kind::kWord: {
       const std::string lower = absl::AsciiStrToLower(token.text);
-      if (lower == "and" || lower == "or") return false;
+      if (lower == "and" || lower == "or" || lower == "am" || lower == "pm") return false;
+      if ((lower == "a" || lower == "p") && IsChar('.', 1) && IsLowerWord("m", 2)) return false;
       if (FindFunction(lower) || lower == "pi" || lower == "sqrt") return true;
       if (token.text.size() == 1) {
         const bool is_union = lower == "u" && (IsChar('(', 1) || IsChar('[', 1)) && at_ > 0 &&
@@ -140,6 +159,14 @@ NodeId Parser::ParseJuxtaposed(NodeId left, bool literal) {
     return ex_.MakeMul({left, fraction});
   }
   if (!StartsFactor()) return left;
+  if ((ex_.op(left) == Op::kTuple || ex_.op(left) == Op::kList) &&
+      IsChar('(')) {  // (2,3)(2,7) are two points
+    NodeList points(1, left);
+    if (ex_.op(left) == Op::kList)
+      points.assign(ex_.children(left).begin(), ex_.children(left).end());
+    points.push_back(ParsePower());
+    return failed() ? kNoNode : ex_.Make(Op::kList, 0, points);
+  }
   return ex_.MakeMul({left, ParsePower()});
 }
 
@@ -148,6 +175,16 @@ NodeId Parser::ParsePower() {
   if (failed()) return kNoNode;
   const NodeId base = ParsePrimary();
   return failed() ? kNoNode : ParsePostfix(base);
+}
+
+// After a degree sign: an angle, or a temperature when C or F follows.
+NodeId Parser::ParseDegrees(NodeId value) {
+  if (IsWord() && (Peek().text == "C" || Peek().text == "F")) {
+    Unit unit;
+    unit.noun = tokens_[at_++].text == "C" ? "celsius" : "fahrenheit";
+    return ex_.MakeQuantity(value, std::move(unit));
+  }
+  return ex_.MakeQuantity(value, *FindUnit("degree"));
 }
 
 NodeId Parser::ParsePostfix(NodeId base) {
@@ -160,11 +197,14 @@ NodeId Parser::ParsePostfix(NodeId base) {
       base = ex_.Make(Op::kPercent, 0, {base});
     } else if (IsCommand("circ")) {
       ++at_;
-      base = ex_.MakeQuantity(base, *FindUnit("degree"));
+      base = ParseDegrees(base);
     } else if (IsChar('^') && (IsCommand("circ", 1) ||
                                (IsChar('{', 1) && IsCommand("circ", 2) && IsChar('}', 3)))) {
       at_ += IsCommand("circ", 1) ? 2 : 4;
-      base = ex_.MakeQuantity(base, *FindUnit("degree"));
+      base = ParseDegrees(base);
+    } else if (IsChar('^') && IsChar('{', 1) && IsWord(2) && Peek(2).in_text && IsChar('}', 3) &&
+               IsOrdinal(Peek(2).text)) {
+      at_ += 4;  // 11^{\text{th}}
     } else if (AcceptChar('^')) {
       base = ex_.MakePow(base, ParseExponent());
     } else {
@@ -180,7 +220,7 @@ NodeId Parser::ParseExponent() {
   const bool negative = AcceptChar('-');
   NodeId exponent = kNoNode;
   if (AcceptChar('{')) {
-    exponent = ParseGroup();
+    exponent = ParseGroup(true);
   } else {
     exponent = ParsePrimary();
     if (!failed() && IsChar('^')) {  // a^b^c is a^(b^c)

@@ -207,6 +207,9 @@ bool Parser::IsProse() const {
   if (IsCommand("$", 1) || (Peek().in_text && IsNumber(1) &&
                             (lower == "euros" || lower == "yen" || lower == "poundsterling")))
     return false;
+  for (absl::string_view prose : {"odd", "yes", "no", "all", "any", "red", "dne"}) {
+    if (lower == prose) return true;
+  }
   const bool upper =
       std::all_of(word.begin(), word.end(), [](char c) { return absl::ascii_isupper(c); });
   const bool starts_with_function = word.size() == 4 && FindFunction(word.substr(0, 3)).has_value();
@@ -287,7 +290,9 @@ NodeId Parser::ParseSetBraces() {
     NodeList conditions;
     result = ParseList(&conditions);
   } else if (!failed()) {
-    result = ex_.Make(Op::kSet, 0, items);
+    const bool condition =
+        items.size() == 1 && items[0] != kNoNode && ex_.op(items[0]) == Op::kRelation;
+    result = condition ? items[0] : ex_.Make(Op::kSet, 0, items);
   }
   --brackets_;
   no_colon_ = no_colon;
@@ -297,13 +302,14 @@ NodeId Parser::ParseSetBraces() {
 }
 
 // After "{": a TeX group; one with commas is a set that lost its backslashes.
-NodeId Parser::ParseGroup() {
+NodeId Parser::ParseGroup(bool argument) {
   Level level(this);
   if (failed()) return kNoNode;
-  ++brackets_;
+  const int brackets = brackets_;
+  brackets_ = argument ? 0 : brackets_ + 1;
   NodeList items;
   NodeId joined = ParseList(&items);
-  --brackets_;
+  brackets_ = brackets;
   if (!failed() && AcceptCommand("choose")) {
     const NodeId below = ParseSum();
     joined = ex_.MakeFunction(Function::kBinomial, {joined, below});

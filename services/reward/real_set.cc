@@ -32,6 +32,7 @@ std::optional<RealSet> RealSetBuilder::Build(NodeId id) {
     case Op::kTuple: {
       if (ex_.children(id).size() != 2) return std::nullopt;
       const uint32_t closed = ex_.node(id).payload;
+      if (scalars_.Order(ex_.child(id, 0), ex_.child(id, 1)) > 0) return std::nullopt;  // a point
       return Normalised(
           {{ex_.child(id, 0), ex_.child(id, 1), (closed & 1) != 0, (closed & 2) != 0}});
     }

@@ -263,8 +263,11 @@ bool ScalarComparer::DiffersInBalls(NodeId a, NodeId b, bool negative) {
   const std::vector<Region> regions =
       negative ? std::vector<Region>{Region::kNegative}
                : std::vector<Region>{Region::kWhole, Region::kUnit, Region::kAboveOne};
-  for (Region region : regions) {
-    const SamplePoint point = {MixSeed(kSeed, static_cast<uint64_t>(region)), region};
+  const size_t samples = variables && branches ? 3 * regions.size()
+                         : variables           ? regions.size()
+                                               : 1;
+  for (size_t sample = 0; sample < samples; ++sample) {
+    const SamplePoint point = {MixSeed(kSeed, sample), regions[sample % regions.size()]};
     BallEvaluator balls(ex_, 128, &budget_, &point);
     const Ball *ball_a = balls.Evaluate(a), *ball_b = balls.Evaluate(b);
     if (ball_a == nullptr || ball_b == nullptr || ball_a->Overlaps(*ball_b)) continue;
