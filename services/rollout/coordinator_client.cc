@@ -202,10 +202,11 @@ absl::Status CoordinatorClient::HeartbeatOnce() {
   const PolicyVersion version(response.policy_version());
   std::vector<LeaseId> revoked;
   for (const uint64_t lease : response.revoked_lease_ids()) revoked.push_back(LeaseId(lease));
-  context_.metrics->groups_revoked_total.Increment(static_cast<double>(revoked.size()));
   const std::string incarnation = response.learner_incarnation();
-  context_.post([version, incarnation, revoked](RolloutCore& core) {
-    for (const LeaseId lease : revoked) core.OnRevoked(lease);
+  context_.post([this, version, incarnation, revoked](RolloutCore& core) {
+    for (const LeaseId lease : revoked) {
+      if (core.OnRevoked(lease)) context_.metrics->groups_revoked_total.Increment();
+    }
     if (!incarnation.empty()) core.OnPublished(version, incarnation);
   });
   return absl::OkStatus();

@@ -50,11 +50,13 @@ struct GroupState {
   std::vector<int32_t> prompt_tokens;
   std::vector<SampleState> samples;
 
-  bool started = false;                 // the engine has had it; false: waits for its first Resume
-  bool resume_pending = false;          // nothing is sent until the learner says what it holds
-  bool header_sent = false;             // on the present stream
-  bool completing = false;              // CompleteGroup is asked, its answer awaited
-  int refusals = 0;                     // in a row
+  bool started = false;         // the engine has had it; false: waits for its first Resume
+  bool resume_pending = false;  // nothing is sent until the learner says what it holds
+  bool header_sent = false;     // on the present stream
+  bool completing = false;      // CompleteGroup is asked, its answer awaited
+  std::string
+      learner_incarnation;  // who acknowledged the latest close, or said that the group has ended
+  int refusals = 0;         // in a row
   std::optional<absl::Time> resume_at;  // ask again then (after a refusal)
 
   bool train() const { return lease.purpose == GroupPurpose::kTrain; }

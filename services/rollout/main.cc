@@ -78,12 +78,12 @@ absl::StatusOr<std::string> Describe(const RunConfig& config) {
   ASSIGN_OR_RETURN(const auto codec, PromptCodec::Load(*files, config.policy));
   ASSIGN_OR_RETURN(const ModelRunnerParts parts,
                    MakeModelRunner(*files, config, codec->tokenizer()));
-  return absl::StrCat("would generate with ", config.policy.path, " (", parts.description,
+  return absl::StrCat("generate with ", config.policy.path, " (", parts.description,
                       ", chat template ", codec->template_name(), "), ", config.rollout.slots,
                       " slots, ", parts.blocks, " KV blocks of ", config.rollout.block_tokens,
                       " tokens (", parts.cache_bytes >> 20, " MiB), ", config.rollout.threads,
                       " thread(s); coordinator at ", config.network.coordinator, ", learner at ",
-                      config.network.learner, ", reward service at ", config.network.reward, "\n");
+                      config.network.learner, ", reward service at ", config.network.reward);
 }
 
 absl::Status Serve(const RunConfig& config, FileSystem& files, Clock* clock, StopSignal& stop) {

@@ -145,7 +145,7 @@ void RewardClient::Close() {
   if (stream_ == nullptr) return;
   const bool broke = stream_->over.load() && !context_.stop->IsSet();
   stream_->closing.store(true);
-  stream_->context.TryCancel();
+  if (!broke) stream_->context.TryCancel();  // else it is over, and Finish says why
   stream_->reader.join();
   const grpc::Status status = stream_->calls->Finish();
   if (broke) {

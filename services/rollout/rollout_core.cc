@@ -168,9 +168,11 @@ void RolloutCore::OnCompleted(LeaseId lease) {
   Forget(GroupId(it->second));
 }
 
-void RolloutCore::OnRevoked(LeaseId lease) {
+bool RolloutCore::OnRevoked(LeaseId lease) {
   const auto it = by_lease_.find(lease);
-  if (it != by_lease_.end()) Forget(GroupId(it->second));
+  if (it == by_lease_.end()) return false;
+  Forget(GroupId(it->second));
+  return true;
 }
 
 void RolloutCore::AskForLeases() {

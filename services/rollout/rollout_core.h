@@ -98,8 +98,9 @@ class RolloutCore {
   void OnVerdict(uint64_t id, Verdict verdict, double reward, std::string extracted);
   // The coordinator has the completion.
   void OnCompleted(LeaseId lease);
-  // The coordinator says that the lease is not this worker's any more.
-  void OnRevoked(LeaseId lease);
+  // The coordinator says that the lease is not this worker's any more. Whether it was still held
+  // (one that was just completed is named too, when a heartbeat crossed the completion).
+  bool OnRevoked(LeaseId lease);
   // From each heartbeat: the newest version and the learner process that published it. Another
   // incarnation than before voids weights above version 0 and tokens newer than `version`, and
   // resets the stream.

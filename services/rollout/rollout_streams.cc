@@ -63,6 +63,7 @@ void RolloutCore::OnResume(uint64_t stream, GroupId id, ResumeReply reply) {
   if (stream != stream_ || group == nullptr || !group->resume_pending) return;
   if (group->resume_at.has_value()) return;  // refused since it was asked
   group->resume_pending = false;
+  group->learner_incarnation = reply.learner_incarnation;
   if (reply.state == ResumeState::kEnded) return OnGroupEnded(*group);
   for (const PartialSample& held : reply.samples) {
     if (held.sample >= group->samples.size() || held.tokens.size() != held.log_probs.size() ||
@@ -154,6 +155,7 @@ void RolloutCore::OnChunkAck(uint64_t stream, const ChunkAck& ack) {
     return FlushBacklog();
   }
   SampleState& sample = group->samples[ack.sample];
+  if (!ack.learner_incarnation.empty()) group->learner_incarnation = ack.learner_incarnation;
   switch (ack.outcome) {
     case ChunkOutcome::kAccepted:
     case ChunkOutcome::kDuplicate:
@@ -358,6 +360,7 @@ void RolloutCore::EmitCompletion(GroupState& group) {
   completion.lease = group.lease.lease;
   completion.group = group.lease.group;
   completion.purpose = group.lease.purpose;
+  if (group.train()) completion.learner_incarnation = group.learner_incarnation;
   bool any = false;
   completion.version_min = completion.version_max = loaded_;
   for (uint32_t i = 0; i < group.samples.size(); ++i) {
