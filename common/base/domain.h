@@ -103,6 +103,7 @@ struct ChunkAck {
   bool sample_closed = false;
   bool group_complete = false;
   std::string message;
+  std::string learner_incarnation;
 };
 
 struct PartialSample {
@@ -118,6 +119,7 @@ enum class ResumeState : uint8_t { kUnspecified = 0, kUnknown, kPartial, kEnded 
 struct ResumeReply {
   ResumeState state = ResumeState::kUnspecified;
   std::vector<PartialSample> samples;
+  std::string learner_incarnation;
 };
 
 struct SampleResult {

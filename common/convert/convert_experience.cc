@@ -148,6 +148,7 @@ v1::ChunkAck ToProto(const ChunkAck& ack) {
   to.set_sample_closed(ack.sample_closed);
   to.set_group_complete(ack.group_complete);
   to.set_message(ack.message);
+  to.set_learner_incarnation(ack.learner_incarnation);
   return to;
 }
 
@@ -164,12 +165,15 @@ absl::StatusOr<ChunkAck> FromProto(const v1::ChunkAck& from) {
   to.sample_closed = from.sample_closed();
   to.group_complete = from.group_complete();
   to.message = from.message();
+  RETURN_IF_ERROR(CheckBytes("learner_incarnation", from.learner_incarnation().size(), 256));
+  to.learner_incarnation = from.learner_incarnation();
   return to;
 }
 
 v1::ResumeResponse ToProto(const ResumeReply& reply) {
   v1::ResumeResponse to;
   to.set_state(static_cast<v1::ResumeResponse::State>(reply.state));
+  to.set_learner_incarnation(reply.learner_incarnation);
   for (const PartialSample& sample : reply.samples) {
     v1::PartialSample* added = to.add_samples();
     added->set_sample(sample.sample);
@@ -185,6 +189,8 @@ absl::StatusOr<ResumeReply> FromProto(const v1::ResumeResponse& from) {
   RETURN_IF_ERROR(CheckRange("samples: count", from.samples_size(), 0, limits::kGroupSamplesMax));
   ResumeReply to;
   to.state = static_cast<ResumeState>(from.state());
+  RETURN_IF_ERROR(CheckBytes("learner_incarnation", from.learner_incarnation().size(), 256));
+  to.learner_incarnation = from.learner_incarnation();
   for (const v1::PartialSample& sample : from.samples()) {
     RETURN_IF_ERROR(CheckRange("samples.sample", sample.sample(), 0, limits::kGroupSamplesMax - 1));
     PartialSample added;

@@ -260,6 +260,7 @@ class CoordinatorState {
   void UnplanFrom(int64_t step);
   void AddStatistics(const OutcomeRow& outcome, int sign);
   // Starts what is due: an evaluation round, or the plans of more steps.
+  bool AwaitsReport() const;
   void MoveOn(absl::Time now);
   bool RoundDue() const;
   void StartRound(absl::Time now);

@@ -80,6 +80,12 @@ void CoordinatorState::PlanSteps(absl::Time now) {
   }
 }
 
+// Nothing is decided before the newest step's report is there, or the learner has shown that it has
+// none: the curriculum would decide otherwise than in a run where nobody died.
+bool CoordinatorState::AwaitsReport() const {
+  return scalars_.trained > 0 && !steps_[scalars_.trained - 1].reported;
+}
+
 void CoordinatorState::MoveOn(absl::Time now) {
   if (scalars_.learner_incarnation.empty()) return;
   if (!round_ && RoundDue()) StartRound(now);
@@ -209,7 +215,7 @@ absl::StatusOr<int64_t> CoordinatorState::AttachLearner(const AttachLearnerEvent
   learner_attached_ = true;
   step_changed_ = now;
   Note(false, absl::StrCat("learner ", event.incarnation, " attached at step ", event.step));
-  MoveOn(now);
+  if (!AwaitsReport()) MoveOn(now);
   return rolled_back;
 }
 
@@ -223,6 +229,8 @@ absl::StatusOr<NextStepReply> CoordinatorState::NextStep(StepId step,
         absl::StrCat("NextStep: the learner would train step ", step.value(), ", but ",
                      scalars_.trained, " steps are known here: AttachLearner again"));
   }
+  // A learner reports before it asks: this one has nothing to report.
+  if (AwaitsReport()) MoveOn(now);
   NextStepReply reply;
   if (finished()) {
     reply.directive = LearnerDirective::kFinished;
@@ -267,7 +275,10 @@ absl::Status CoordinatorState::ReportStep(const ReportStepEvent& event, absl::Ti
   RETURN_IF_ERROR(CheckOutcomes(plans_[step], event.groups));
   Advance(now);
   if (step < scalars_.trained) {
-    if (!steps_[step].reported) FillIn(event);
+    if (!steps_[step].reported) {
+      FillIn(event);
+      if (!AwaitsReport()) MoveOn(now);
+    }
     return absl::OkStatus();
   }
   Consume(plans_[step], event.groups, &event.metrics);

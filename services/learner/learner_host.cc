@@ -111,6 +111,10 @@ absl::Status LearnerHost::Perform(LearnerAction action) {
 
 std::string LearnerHost::incarnation() const {
   absl::MutexLock lock(&mutex_);
+  return IncarnationLocked();
+}
+
+std::string LearnerHost::IncarnationLocked() const {
   return incarnation_ == 0 ? options_.incarnation
                            : absl::StrCat(options_.incarnation, "-", incarnation_);
 }
@@ -278,6 +282,9 @@ absl::StatusOr<ChunkAck> LearnerHost::Accept(SampleChunk chunk,
     }
     ack = state_.Accept(std::move(chunk), now);
     if (ack.group_complete) ShowBuffer();
+    if (ack.sample_closed || ack.group_complete || ack.outcome == ChunkOutcome::kGroupEnded) {
+      ack.learner_incarnation = IncarnationLocked();
+    }
   }
   LearnerMetrics& m = *deps_.metrics;
   switch (ack.outcome) {
@@ -304,7 +311,9 @@ absl::StatusOr<ChunkAck> LearnerHost::Accept(SampleChunk chunk,
 
 ResumeReply LearnerHost::Resume(GroupId group) {
   absl::MutexLock lock(&mutex_);
-  return state_.Resume(group);
+  ResumeReply reply = state_.Resume(group);
+  reply.learner_incarnation = IncarnationLocked();
+  return reply;
 }
 
 }  // namespace crescendo

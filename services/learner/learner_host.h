@@ -74,6 +74,7 @@ class LearnerHost {
   LearnerMetrics& metrics() { return *deps_.metrics; }
 
  private:
+  std::string IncarnationLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::optional<LearnerAction> AwaitAction();
   void LogAwaiting(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Perform(LearnerAction action);

@@ -8,7 +8,7 @@
 namespace crescendo::sim {
 namespace {
 
-constexpr absl::Duration kFaultsLast = absl::Seconds(6);
+constexpr absl::Duration kFaultsLast = absl::Seconds(4);
 constexpr absl::Duration kHealedBound = absl::Seconds(120);  // from healing to the end of the run
 constexpr int64_t kEventsMax = 20'000'000;
 
@@ -125,7 +125,7 @@ class Cluster {
         (world_.Chance(0.3) || options_.broken == BrokenRule::kLeasesNeverExpire)) {
       lost_for_good_ = experiment_.workers[world_.rng().Below(experiment_.workers.size())];
     }
-    const int count = 2 + static_cast<int>(world_.rng().Below(8));
+    const int count = 3 + static_cast<int>(world_.rng().Below(10));
     for (int i = 0; i < count; ++i) {
       world_.AfterInWorld(kFaultsLast * world_.rng().Uniform(), [this] { OneFault(); });
     }

@@ -14,7 +14,7 @@ namespace crescendo::sim {
 struct ClusterOptions {
   uint64_t seed = 1;      // of the faults, the network and the processes' pace
   uint64_t run_seed = 1;  // of the run itself: problems, draws
-  int64_t steps = 8;
+  int64_t steps = 12;
   int max_staleness = 0;
   int workers = 3;
   int checkpoint_every = 1;

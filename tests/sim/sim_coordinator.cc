@@ -30,8 +30,9 @@ SimCoordinator::SimCoordinator(Experiment* experiment) : experiment_(experiment)
 bool SimCoordinator::Commit() {
   std::vector<JournalRecord> records = state_->TakeRecords();
   state_->TakeNotes();
-  const bool dies = experiment_->world->Chance(experiment_->knobs.crash_before_durable);
-  if (dies) {
+  if (dying_) return false;
+  dying_ = experiment_->world->Chance(experiment_->knobs.crash_before_durable);
+  if (dying_) {
     Experiment* experiment = experiment_;
     experiment->world->AfterInWorld(absl::ZeroDuration(), [experiment] {
       experiment->world->Crash(experiment->coordinator);

@@ -44,10 +44,13 @@ void SimLearner::Pump() {
   while (auto action = state_->NextAction(Now())) Perform(*std::move(action));
   pumping_ = false;
   const absl::Time due = state_->NextDue();
-  if (due != absl::InfiniteFuture()) {
-    experiment_->world->After(experiment_->learner, std::max(due - Now(), absl::Milliseconds(1)),
-                              [this] { Pump(); });
-  }
+  if (due == absl::InfiniteFuture() || pump_planned_) return;
+  pump_planned_ = true;
+  experiment_->world->After(experiment_->learner, std::max(due - Now(), absl::Milliseconds(1)),
+                            [this] {
+                              pump_planned_ = false;
+                              Pump();
+                            });
 }
 
 void SimLearner::Perform(LearnerAction action) {
@@ -85,7 +88,7 @@ void SimLearner::Perform(LearnerAction action) {
           });
       return;
     case LearnerAction::Kind::kTrain:
-      world.After(self, world.Between(absl::Milliseconds(5), absl::Milliseconds(40)),
+      world.After(self, world.Between(absl::Milliseconds(20), absl::Milliseconds(150)),
                   [this, action] {
                     Train(action);
                     Pump();
@@ -223,7 +226,8 @@ void SimLearner::OnChunk(const SampleChunk& chunk, const std::shared_ptr<Stream>
                               [this, chunk, stream, ack] { OnChunk(chunk, stream, ack); });
     return;
   }
-  const ChunkAck answer = state_->Accept(chunk, Now());
+  ChunkAck answer = state_->Accept(chunk, Now());
+  answer.learner_incarnation = IncarnationText();
   stream->Send(experiment_->learner, [ack, answer] { ack(answer); });
   Pump();
 }

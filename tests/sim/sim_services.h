@@ -109,6 +109,7 @@ class SimCoordinator {
   Experiment* experiment_;
   std::unique_ptr<CoordinatorState> state_;
   std::vector<Parked> parked_;
+  bool dying_ = false;  // crashes at once; nothing more is written or answered
 };
 
 class SimLearner {
@@ -119,7 +120,11 @@ class SimLearner {
   using Stream = SimWorld::Stream;
   void OnChunk(const SampleChunk& chunk, const std::shared_ptr<Stream>& stream,
                std::function<void(ChunkAck)> ack);
-  ResumeReply Resume(GroupId group) const { return state_->Resume(group); }
+  ResumeReply Resume(GroupId group) const {
+    ResumeReply reply = state_->Resume(group);
+    reply.learner_incarnation = IncarnationText();
+    return reply;
+  }
   // The incarnation whose weights these are; NOT_FOUND when the version is not held.
   absl::StatusOr<std::string> Pull(PolicyVersion version) const;
   std::string Awaiting() const { return state_->Awaiting(Now()); }
@@ -140,6 +145,7 @@ class SimLearner {
   std::vector<int64_t> versions_;  // held for the workers
   std::map<int64_t, TrainedBatch> batches_;
   bool pumping_ = false;
+  bool pump_planned_ = false;
 };
 
 class SimWorker {
@@ -162,7 +168,9 @@ class SimWorker {
   void Do(const CompleteGroup& action);
   void Do(const AbandonLease& action);
   void Do(const PullWeights& action);
-  bool EnsureLearnerStream(uint64_t number);
+  // A higher stream number makes void what belongs to lower ones; false for a lower one.
+  bool AdvanceTo(uint64_t number);
+  bool EnsureLearnerStream();
 
   Experiment* experiment_;
   int index_;
@@ -173,6 +181,7 @@ class SimWorker {
   uint64_t stream_number_ = 0;
   std::shared_ptr<SimWorld::Stream> learner_stream_;
   std::shared_ptr<SimWorld::Stream> reward_stream_;
+  bool reward_reset_pending_ = false;
 };
 
 // Grades; it has no state.

@@ -32,7 +32,7 @@ TEST_CASE("A run without faults finishes, and replays exactly") {
   const ClusterResult first = RunCluster(options);
   INFO(first.violation);
   REQUIRE(first.violation.empty());
-  CHECK(first.batches.size() == 8);
+  CHECK(first.batches.size() == 12);
   const ClusterResult second = RunCluster(options);
   CHECK(first.batches == second.batches);
   CHECK(first.events == second.events);

@@ -133,25 +133,29 @@ void SimWorker::Do(const AskLeases& action) {
       });
 }
 
-bool SimWorker::EnsureLearnerStream(uint64_t number) {
-  if (number == stream_number_) return learner_stream_ && !learner_stream_->broken();
-  if (learner_stream_) learner_stream_->Break();
-  stream_number_ = number;
-  learner_stream_ = experiment_->world->Connect(
-      self_, experiment_->learner,
-      [this, number] {
-        if (number == stream_number_) core_->OnLearnerReset();
-      },
-      nullptr);
-  if (learner_stream_) return true;
-  experiment_->world->After(self_, kRetry, [this, number] {
+bool SimWorker::AdvanceTo(uint64_t number) {
+  if (number < stream_number_) return false;
+  if (number > stream_number_) {
+    if (learner_stream_) learner_stream_->Break();
+    learner_stream_ = nullptr;
+    stream_number_ = number;
+  }
+  return true;
+}
+
+bool SimWorker::EnsureLearnerStream() {
+  if (learner_stream_) return !learner_stream_->broken();
+  const auto reset = [this, number = stream_number_] {
     if (number == stream_number_) core_->OnLearnerReset();
-  });
+  };
+  learner_stream_ = experiment_->world->Connect(self_, experiment_->learner, reset, nullptr);
+  if (learner_stream_) return true;
+  experiment_->world->After(self_, kRetry, reset);
   return false;
 }
 
 void SimWorker::Do(const SendChunk& action) {
-  if (action.stream < stream_number_ || !EnsureLearnerStream(action.stream)) return;
+  if (!AdvanceTo(action.stream) || !EnsureLearnerStream()) return;
   SampleChunk chunk = action.chunk;
   if (experiment_->knobs.broken == BrokenRule::kStampsWrongVersion) {
     for (VersionRun& run : chunk.versions) {
@@ -168,7 +172,7 @@ void SimWorker::Do(const SendChunk& action) {
 }
 
 void SimWorker::Do(const RequestResume& action) {
-  if (action.stream < stream_number_) return;
+  if (!AdvanceTo(action.stream)) return;
   experiment_->world->Call<ResumeReply>(
       self_, experiment_->learner, kCallTimeout,
       [live = experiment_->live, group = action.group](auto answer) {
@@ -188,7 +192,13 @@ void SimWorker::Do(const RequestGrade& action) {
     reward_stream_ = experiment_->world->Connect(
         self_, experiment_->reward, [this] { core_->OnRewardReset(); }, nullptr);
     if (!reward_stream_) {
-      experiment_->world->After(self_, kRetry, [this] { core_->OnRewardReset(); });
+      // Once for all answers that have no stream now.
+      if (!std::exchange(reward_reset_pending_, true)) {
+        experiment_->world->After(self_, kRetry, [this] {
+          reward_reset_pending_ = false;
+          core_->OnRewardReset();
+        });
+      }
       return;
     }
   }
