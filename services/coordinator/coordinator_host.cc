@@ -14,6 +14,7 @@ constexpr size_t kQueueMax = 16 * limits::kWorkersMax;
 constexpr size_t kParkedMax = 2 * limits::kWorkersMax;
 constexpr absl::Duration kTick = absl::Milliseconds(100);
 constexpr int kTicksPerExport = 5;
+constexpr absl::Duration kTellAwaitedAfter = absl::Seconds(5);
 
 absl::Status Stopping() { return absl::UnavailableError("the coordinator is stopping"); }
 
@@ -28,6 +29,7 @@ CoordinatorHost::CoordinatorHost(std::unique_ptr<CoordinatorState> state,
       clock_(clock),
       log_(std::move(log)),
       queue_(kQueueMax),
+      awaiting_since_(clock->Now()),
       thread_([this] { Run(); }) {}
 
 CoordinatorHost::~CoordinatorHost() { Stop(); }
@@ -171,10 +173,13 @@ void CoordinatorHost::Answer() {
 
 void CoordinatorHost::ExportMetrics(absl::Time now) {
   const RunView view = state_->View(now);
-  if (view.awaiting.empty() || awaiting_.empty()) awaiting_since_ = now;
-  if (!view.awaiting.empty() && awaiting_.empty())
+  if (view.awaiting.empty()) {
+    awaiting_since_ = now;
+    awaiting_told_ = false;
+  } else if (!awaiting_told_ && now - awaiting_since_ > kTellAwaitedAfter) {
     log_.Warn("blocked", {{"awaiting", view.awaiting}});
-  awaiting_ = view.awaiting;
+    awaiting_told_ = true;
+  }
   if (metrics_ == nullptr) return;
   CoordinatorMetrics& m = *metrics_;
   const CoordinatorCounters& c = state_->counters();

@@ -99,8 +99,8 @@ class CoordinatorHost {
   absl::Time next_tick_ = absl::InfinitePast();
   uint64_t work_version_served_ = 0;
   CoordinatorCounters exported_;
-  std::string awaiting_;
   absl::Time awaiting_since_;
+  bool awaiting_told_ = false;
 
   mutable absl::Mutex mutex_;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);

@@ -1,7 +1,6 @@
 // crescendo-coordinator: what is to be generated, by whom, and what has become of it.
 //
 //   crescendo-coordinator --config FILE [--section.key=value ...] [--dry-run]
-#include <cinttypes>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -36,8 +35,8 @@ std::string JournalPath(const RunConfig& config) {
 
 absl::StatusOr<std::string> Describe(FileSystem& files, const RunConfig& config) {
   ASSIGN_OR_RETURN(const CoordinatorOptions options, OptionsFromConfig(files, config, "dry-run"));
-  std::string out = absl::StrCat("would coordinate run '", config.run.name, "' of ", options.steps,
-                                 " steps at ", config.network.coordinator, "\n");
+  std::string out = absl::StrCat("run '", config.run.name, "' of ", options.steps,
+                                 " steps, coordinated at ", config.network.coordinator, "\n");
   absl::StrAppend(&out, "  training problems: ", options.problems.size(), " from ",
                   config.data.train, "\n");
   for (size_t i = 0; i < options.stages.size(); ++i) {
@@ -51,7 +50,7 @@ absl::StatusOr<std::string> Describe(FileSystem& files, const RunConfig& config)
   }
   absl::StrAppend(
       &out, "  journal: ", JournalPath(config),
-      files.Exists(JournalPath(config)) ? " (there: the run would go on)\n" : " (a new run)\n");
+      files.Exists(JournalPath(config)) ? " (there: the run goes on)\n" : " (a new run)\n");
   return out;
 }
 
