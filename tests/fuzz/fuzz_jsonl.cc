@@ -2,7 +2,7 @@
 #include "absl/strings/match.h"
 #include "common/base/status_macros.h"
 #include "common/formats/jsonl.h"
-#include "tests/fuzz/one_file.h"
+#include "tests/support/one_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace crescendo;

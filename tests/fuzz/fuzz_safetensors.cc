@@ -2,7 +2,7 @@
 // last byte.
 #include "common/base/crc32c.h"
 #include "common/formats/safetensors.h"
-#include "tests/fuzz/one_file.h"
+#include "tests/support/one_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace crescendo;

@@ -5,7 +5,7 @@
 
 #include "common/base/status_macros.h"
 #include "common/text/tokenizer.h"
-#include "tests/fuzz/one_file.h"
+#include "tests/support/one_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace crescendo;

@@ -1,6 +1,7 @@
-// A file system that holds one file, the fuzzer's input, under the name "input".
-#ifndef CRESCENDO_TESTS_FUZZ_ONE_FILE_H_
-#define CRESCENDO_TESTS_FUZZ_ONE_FILE_H_
+// A file system in memory that holds one file, under the name "input": for readers under test and
+// for fuzzers.
+#ifndef CRESCENDO_TESTS_SUPPORT_ONE_FILE_H_
+#define CRESCENDO_TESTS_SUPPORT_ONE_FILE_H_
 
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@ namespace crescendo {
 
 class OneFile : public FileSystem {
  public:
+  explicit OneFile(absl::string_view bytes) : bytes_(bytes.begin(), bytes.end()) {}
   // Copies, so that the sanitizer sees a read past the end.
   OneFile(const uint8_t* data, size_t size) : bytes_(data, data + size) {}
 
@@ -56,4 +58,4 @@ class OneFile : public FileSystem {
 
 }  // namespace crescendo
 
-#endif  // CRESCENDO_TESTS_FUZZ_ONE_FILE_H_
+#endif  // CRESCENDO_TESTS_SUPPORT_ONE_FILE_H_
