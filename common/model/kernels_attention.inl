@@ -11,22 +11,37 @@ __attribute__((noinline)) void Tile(const float* a, int64_t a_row, int64_t a_col
                                     const TB* const* b, int64_t ldb, int64_t k, float* c,
                                     int64_t ldc, bool accumulate) {
   using F = typename VectorOf<N>::F;
-  F sum[M][V];
+  // Few accumulators wait for each other: then the sum goes in parts.
+  constexpr int kParts = M * V >= 8 ? 1 : M * V >= 4 ? 2 : 4;
+  F sum[kParts][M][V];
   const TB* columns[V];
   for (int j = 0; j < V; ++j) columns[j] = b[j];
-  for (int m = 0; m < M; ++m) {
-    for (int j = 0; j < V; ++j) sum[m][j] = accumulate ? Load<N>(c + m * ldc + j * N) : F{};
+  for (int p = 0; p < kParts; ++p) {
+    for (int m = 0; m < M; ++m) {
+      for (int j = 0; j < V; ++j) {
+        sum[p][m][j] = accumulate && p == 0 ? Load<N>(c + m * ldc + j * N) : F{};
+      }
+    }
   }
-  for (int64_t i = 0; i < k; ++i) {
+  const auto add = [&](int64_t i, F(&part)[M][V]) __attribute__((always_inline)) {
     F row[V];
     for (int j = 0; j < V; ++j) row[j] = Load<N>(columns[j] + i * ldb);
     for (int m = 0; m < M; ++m) {
       const F value = Splat<N>(a[m * a_row + i * a_col]);
-      for (int j = 0; j < V; ++j) sum[m][j] += value * row[j];
+      for (int j = 0; j < V; ++j) part[m][j] += value * row[j];
     }
+  };
+  int64_t i = 0;
+  for (; i + kParts <= k; i += kParts) {
+    for (int p = 0; p < kParts; ++p) add(i + p, sum[p]);
   }
+  for (; i < k; ++i) add(i, sum[0]);
   for (int m = 0; m < M; ++m) {
-    for (int j = 0; j < V; ++j) Store<N>(c + m * ldc + j * N, sum[m][j]);
+    for (int j = 0; j < V; ++j) {
+      F total = sum[0][m][j];
+      for (int p = 1; p < kParts; ++p) total += sum[p][m][j];
+      Store<N>(c + m * ldc + j * N, total);
+    }
   }
 }
 
@@ -175,10 +190,25 @@ void PagedScores(const PagedTask& t, const float* q, int64_t rows, int64_t end, 
     return reinterpret_cast<const T*>(t.key_blocks + block * t.key_block_bytes) +
            key % t.block_size;
   };
+  // A decode row is bound by memory: the next keys, and the values that these scores will weigh, are
+  // asked for while these keys are worked on.
+  const auto prefetch = [&](int64_t vector) {
+    const int64_t key = vector * kWidth;
+    const int64_t block = t.block_table[key / t.block_size];
+    const char* values = t.value_blocks + block * t.value_block_bytes +
+                         key % t.block_size * t.padded_head_dim * int64_t{sizeof(T)};
+    const int64_t bytes = kWidth * t.padded_head_dim * int64_t{sizeof(T)};
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(values + i, 0, 2);
+    if (vector + 4 >= vectors) return;
+    const char* keys = reinterpret_cast<const char*>(column(vector + 4));
+    const int64_t stride = t.block_size * int64_t{sizeof(T)};
+    for (int64_t d = 0; d < t.head_dim; ++d) __builtin_prefetch(keys + d * stride, 0, 2);
+  };
   const T* at[4];
   int64_t n = 0;
   if (rows <= kWideRowsMax) {
     for (; n + 4 <= vectors; n += 4) {
+      for (int j = 0; j < 4; ++j) prefetch(n + j);
       for (int j = 0; j < 4; ++j) at[j] = column(n + j);
       TileColumns<4, kWidth>(rows, q, t.head_dim, 1, at, t.block_size, t.head_dim,
                              scores + n * kWidth, ld, false);
