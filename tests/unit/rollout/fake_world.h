@@ -1,6 +1,5 @@
-// What surrounds a rollout worker, in one thread: a learner that accepts exactly once and checks
-// every chunk, a reward service, a coordinator that counts completions. Messages are queued, so
-// that a test can lose them.
+// What surrounds a rollout worker, in one thread: a learner (fake_learner.h), a reward service, a
+// coordinator that counts completions. Messages are queued, so that a test can lose them.
 #ifndef CRESCENDO_TESTS_UNIT_ROLLOUT_FAKE_WORLD_H_
 #define CRESCENDO_TESTS_UNIT_ROLLOUT_FAKE_WORLD_H_
 
@@ -17,29 +16,11 @@
 #include "absl/strings/str_cat.h"
 #include "services/rollout/rollout_core.h"
 #include "tests/support/scripted_model.h"
+#include "tests/unit/rollout/fake_learner.h"
 
 namespace crescendo {
 
-struct FakeSample {
-  std::vector<int32_t> tokens;
-  std::vector<float> log_probs;
-  std::vector<VersionRun> versions;
-  std::optional<SampleClose> close;
-};
-
-struct FakeGroup {
-  GroupHeader header;
-  std::map<uint32_t, FakeSample> samples;
-  bool complete() const {
-    if (static_cast<int>(samples.size()) < header.samples) return false;
-    for (const auto& [index, sample] : samples) {
-      if (!sample.close.has_value()) return false;
-    }
-    return true;
-  }
-};
-
-class FakeWorld {
+class FakeWorld : public FakeLearner {
  public:
   FakeWorld(const RolloutOptions& options, const ScriptedModelOptions& model)
       : scripted(model), model(model), core(options, &this->model), options(options) {}
@@ -100,101 +81,15 @@ class FakeWorld {
     if (chunks.empty()) return false;
     const SendChunk send = std::move(chunks.front());
     chunks.pop_front();
-    core.OnChunkAck(send.stream, Accept(send));
+    core.OnChunkAck(send.stream, Accept(send.stream, send.chunk));
     Collect();
     return true;
-  }
-  ChunkAck Accept(const SendChunk& send) {
-    const SampleChunk& chunk = send.chunk;
-    ++chunks_accepted;
-    ChunkAck ack;
-    ack.group = chunk.group;
-    ack.sample = chunk.sample;
-    if (ended.count(chunk.group) > 0) {
-      ack.outcome = ChunkOutcome::kGroupEnded;
-      return ack;
-    }
-    if (chunk.has_header) {
-      held[chunk.group].header = chunk.header;
-      headers.insert({send.stream, chunk.group});
-    }
-    if (headers.count({send.stream, chunk.group}) == 0) {
-      ack.outcome = ChunkOutcome::kNeedHeader;
-      return ack;
-    }
-    FakeGroup& group = held[chunk.group];
-    FakeSample& sample = group.samples[chunk.sample];
-    const size_t have = sample.tokens.size();
-    ack.next_offset = static_cast<uint32_t>(have);
-    uint32_t runs = 0;
-    for (const VersionRun& run : chunk.versions) {
-      runs += run.tokens;
-      if (run.version.value() > published) {
-        ack.outcome = ChunkOutcome::kRefused;
-        ack.message = "a version that is not published";
-        return ack;
-      }
-    }
-    if (runs != chunk.tokens.size() || chunk.tokens.size() != chunk.log_probs.size()) {
-      error = "lengths of a chunk disagree";
-    }
-    if (chunk.offset > have) {
-      ack.outcome = ChunkOutcome::kGap;
-      return ack;
-    }
-    size_t added = 0;
-    for (size_t i = 0; i < chunk.tokens.size(); ++i) {
-      const size_t at = chunk.offset + i;
-      if (at < sample.tokens.size()) {
-        if (sample.tokens[at] == chunk.tokens[i]) continue;
-        ack.outcome = ChunkOutcome::kRefused;
-        ack.message = absl::StrCat("a different token at ", at);
-        return ack;
-      }
-      if (sample.close.has_value()) error = "tokens behind the close";
-      sample.tokens.push_back(chunk.tokens[i]);
-      sample.log_probs.push_back(chunk.log_probs[i]);
-      ++added;
-    }
-    AddVersions(chunk, added, &sample);
-    if (chunk.has_close) {
-      if (chunk.close.total_tokens != sample.tokens.size()) error = "total_tokens is wrong";
-      if (chunk.close.verdict == Verdict::kUnspecified) error = "a close without verdict";
-      sample.close = chunk.close;
-    }
-    ack.outcome = added > 0 || chunk.has_close ? ChunkOutcome::kAccepted : ChunkOutcome::kDuplicate;
-    ack.next_offset = static_cast<uint32_t>(sample.tokens.size());
-    ack.sample_closed = sample.close.has_value();
-    ack.group_complete = group.complete();
-    return ack;
-  }
-  static void AddVersions(const SampleChunk& chunk, size_t added, FakeSample* sample) {
-    size_t skip = chunk.tokens.size() - added;
-    for (const VersionRun& run : chunk.versions) {
-      const uint32_t use = run.tokens > skip ? run.tokens - static_cast<uint32_t>(skip) : 0;
-      skip -= run.tokens - use;
-      if (use > 0) sample->versions.push_back({run.version, use});
-    }
   }
   bool TakeResume() {
     if (resumes.empty()) return false;
     const RequestResume request = resumes.front();
     resumes.pop_front();
-    ResumeReply reply;
-    const auto it = held.find(request.group);
-    if (ended.count(request.group) > 0 || (it != held.end() && it->second.complete())) {
-      reply.state = ResumeState::kEnded;
-    } else if (it == held.end()) {
-      reply.state = ResumeState::kUnknown;
-    } else {
-      reply.state = ResumeState::kPartial;
-      for (const auto& [index, sample] : it->second.samples) {
-        if (sample.tokens.empty()) continue;
-        reply.samples.push_back(PartialSample{index, sample.tokens, sample.log_probs,
-                                              sample.versions, sample.close.has_value()});
-      }
-    }
-    core.OnResume(request.stream, request.group, std::move(reply));
+    core.OnResume(request.stream, request.group, Resume(request.group));
     Collect();
     return true;
   }
@@ -254,7 +149,6 @@ class FakeWorld {
   RolloutCore core;
   RolloutOptions options;
   absl::Time now = absl::UnixEpoch();
-  std::string error;
 
   int asked = 0;
   std::deque<SendChunk> chunks;
@@ -264,12 +158,7 @@ class FakeWorld {
   std::deque<PolicyVersion> pulls;
   std::vector<AbandonLease> abandoned;
 
-  int64_t published = 0;
-  int chunks_accepted = 0;
   int graded = 0;
-  std::map<GroupId, FakeGroup> held;
-  std::set<GroupId> ended;
-  std::set<std::pair<uint64_t, GroupId>> headers;
   std::map<GroupId, GroupCompletion> done;
 };
 
