@@ -257,6 +257,7 @@ NodeId Folder::FoldPow(NodeId id) {
   if (power->is_integer() && ex_.op(base) == Op::kMul) {  // (ab)^k = a^k b^k
     std::vector<NodeId> factors;
     const std::vector<NodeId> parts(ex_.children(base).begin(), ex_.children(base).end());
+    factors.reserve(parts.size());
     for (NodeId part : parts) factors.push_back(ex_.MakePow(part, exponent));
     return Fold(ex_.MakeMul(factors));
   }
@@ -365,6 +366,7 @@ NodeId Folder::OpaqueFactorial(NodeId argument) {
     factors.push_back(ex_.MakePow(ex_.MakeAdd({base, ex_.MakeInteger(i)}), ex_.MakeInteger(-1)));
   }
   std::vector<NodeId> folded;
+  folded.reserve(factors.size());
   for (NodeId factor : factors) folded.push_back(Fold(factor));
   return Fold(ex_.MakeMul(folded));
 }

@@ -1,10 +1,18 @@
 // crescendo-reward: grades answers over gRPC.
 //
 //   crescendo-reward --config FILE [--section.key=value ...] [--dry-run]
+//   crescendo-reward grade FILE|-          the same grader over JSON lines
+//   crescendo-reward check-dataset FILE|-  what the gold answers of a data set are
+//   crescendo-reward audit FILE|-          what an audit log says
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -16,6 +24,7 @@
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
 #include "common/rpc/server.h"
+#include "services/reward/commands.h"
 #include "services/reward/grading_pool.h"
 #include "services/reward/reward_service.h"
 
@@ -60,13 +69,93 @@ absl::Status Serve(const RunConfig& config, const StopSignal& stop, Clock* clock
   return absl::OkStatus();
 }
 
+constexpr absl::string_view kCommandHelp =
+    "crescendo-reward grade [--boxes-only] FILE|-\n"
+    "crescendo-reward check-dataset FILE|-\n"
+    "crescendo-reward audit FILE|-\n\n"
+    "JSON lines in, from a file or standard input.\n"
+    "  grade          {\"id\", \"problem\"?, \"answer\": text or list, \"response\"} in, {\"id\", "
+    "\"verdict\", \"reason\",\n"
+    "                 \"extracted\", \"micros\"} out; --boxes-only takes no answer that stands in "
+    "no box\n"
+    "  check-dataset  {\"problem\", \"answer\"} in: whether each gold answer is understood, its "
+    "type, and problems\n"
+    "                 that occur again with another answer\n"
+    "  audit          an audit log in: its reasons by count, and the answers that were "
+    "undecided\n\n"
+    "Exit status: 0 done (malformed lines are reported by number and skipped), 2 the file cannot "
+    "be read.\n";
+
+bool IsCommand(absl::string_view word) {
+  return word == "grade" || word == "check-dataset" || word == "audit";
+}
+
+absl::Status RunCommand(const std::string& command, const std::vector<std::string>& arguments,
+                        Clock* clock) {
+  GradeCommandOptions options;
+  std::string file;
+  for (const std::string& argument : arguments) {
+    if (argument == "--boxes-only" && command == "grade") {
+      options.allow_plain = false;
+    } else if (argument != "-" && argument[0] == '-') {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "unknown option '", argument, "' (see crescendo-reward ", command, " --help)"));
+    } else if (!file.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("expected one file, found '", file, "' and '", argument, "'"));
+    } else {
+      file = argument;
+    }
+  }
+  if (file.empty()) return absl::InvalidArgumentError("expected a file, or - for standard input");
+  CommandStreams streams;
+  streams.name = file == "-" ? "standard input" : file;
+  streams.out = &std::cout;
+  streams.err = &std::cerr;
+  streams.progress = isatty(STDERR_FILENO) == 1;
+  std::ifstream in;
+  if (file == "-") {
+    streams.in = &std::cin;
+  } else {
+    std::error_code error;
+    if (!std::filesystem::exists(file, error))
+      return absl::NotFoundError(absl::StrCat(file, ": no such file"));
+    if (std::filesystem::is_directory(file, error))
+      return absl::InvalidArgumentError(absl::StrCat(file, ": expected a file, found a folder"));
+    in.open(file, std::ios::binary);
+    if (!in)
+      return absl::PermissionDeniedError(absl::StrCat(file, ": cannot be opened for reading"));
+    const auto bytes = std::filesystem::file_size(file, error);
+    streams.bytes = error ? 0 : static_cast<int64_t>(bytes);
+    streams.in = &in;
+  }
+  if (command == "grade") return RunGrade(streams, options, clock);
+  return command == "audit" ? RunAudit(streams) : RunCheckDataset(streams);
+}
+
 int Main(int argc, char** argv) {
+  if (argc > 1 && IsCommand(argv[1])) {
+    std::ios::sync_with_stdio(false);
+    const std::vector<std::string> arguments(argv + 2, argv + argc);
+    for (const std::string& argument : arguments) {
+      if (argument == "--help" || argument == "-h") {
+        std::cout << kCommandHelp;
+        return kExitOk;
+      }
+    }
+    const auto clock = MakeRealClock();
+    const absl::Status status = RunCommand(argv[1], arguments, clock.get());
+    return status.ok() ? kExitOk
+                       : ReportError(absl::StrCat("crescendo-reward ", argv[1]), status, std::cerr);
+  }
   const StopSignal stop;
   const auto files = MakePosixFileSystem();
   const auto clock = MakeRealClock();
   ServiceDescription service;
   service.name = "crescendo-reward";
-  service.purpose = "Grades answers: math by default, exactly or not at all.";
+  service.purpose =
+      "Grades answers: math by default, exactly or not at all.\n"
+      "Also: crescendo-reward grade|check-dataset|audit FILE (--help for each).";
   service.dry_run = Describe;
   int exit_code = kExitOk;
   const auto config =

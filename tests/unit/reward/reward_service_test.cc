@@ -31,12 +31,12 @@ class Fixture {
     server_ = builder.BuildAndStart();
     stub_ = v1::RewardService::NewStub(grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
                                                            grpc::InsecureChannelCredentials()));
-    context_.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+    context_.set_deadline(absl::ToChronoTime(clock_->Now() + absl::Seconds(60)));
     stream_ = stub_->Grade(&context_);
   }
   ~Fixture() {
     context_.TryCancel();
-    server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(5));
+    server_->Shutdown(absl::ToChronoTime(clock_->Now() + absl::Seconds(5)));
   }
 
   static v1::GradeRequest Request(uint64_t id, const std::string& gold,
