@@ -1,6 +1,7 @@
 #include "services/rollout/torch_model_runner.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <string>

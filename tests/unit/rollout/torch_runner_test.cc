@@ -1,6 +1,7 @@
 // The engine over the real model: what it draws and the log-probabilities against a plain forward
 // pass over the whole sequence; swaps of weights.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cstring>
