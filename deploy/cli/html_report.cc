@@ -28,6 +28,7 @@ h2 { font-size: 18px; margin: 34px 0 10px; }
 table { border-collapse: collapse; background: #fff; border: 1px solid #e2e5ea; width: 100%; }
 th, td { text-align: left; padding: 6px 12px; border-bottom: 1px solid #e8ebef; font-size: 14px; }
 th { color: #5b6470; font-weight: 600; }
+td:not(:last-child), th { white-space: nowrap; }
 pre { background: #fff; border: 1px solid #e2e5ea; border-radius: 8px; padding: 12px; overflow-x: auto;
   font-size: 12.5px; }
 .words { background: #fff; border-left: 4px solid #1f6feb; padding: 10px 16px; border-radius: 4px; }
@@ -114,6 +115,7 @@ std::vector<Plot> PlotsOver(const Axis& axis) {
   std::vector<Plot> plots;
   plots.push_back(plot("pass", "pass@1 on held-out problems", "pass@1"));
   plots.back().y_max = 1;
+  plots.back().key_bottom_right = true;
   plots.back().series = {axis.Evaluations()};
   plots.push_back(plot("reward", "Mean reward of a step", "reward"));
   plots.back().y_max = 1;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -12,6 +13,7 @@ namespace {
 
 constexpr const char* kBlocks[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
 constexpr int kWorkersShown = 4;
+constexpr size_t kSpeedSteps = 5;
 
 class Painter {
  public:
@@ -191,12 +193,23 @@ std::string FormatCount(double count) {
   return digits;
 }
 
+double TokensPerSecond(const RunPicture& run) {
+  if (run.steps.size() < 2) return run.status.tokens_per_second();
+  const size_t back = std::min(run.steps.size() - 1, kSpeedSteps);
+  const v1::StepRecord& last = run.steps.rbegin()->second;
+  const v1::StepRecord& first = std::next(run.steps.rbegin(), static_cast<long>(back))->second;
+  const double seconds = last.train_elapsed_seconds() - first.train_elapsed_seconds();
+  const auto tokens =
+      static_cast<double>(last.train_generated_tokens() - first.train_generated_tokens());
+  return seconds > 0 ? tokens / seconds : run.status.tokens_per_second();
+}
+
 std::string StepLine(const v1::StepRecord& step, const RunPicture& run) {
   const v1::StepMetrics& m = step.metrics();
   return absl::StrFormat(
       "step %d/%d  stage %d  reward %.3f  truncated %.3f  length %.1f  tokens/s %s  left %s%s",
       step.step() + 1, run.status.steps_total(), step.stage() + 1, m.reward_mean(),
-      m.truncation_ratio(), m.response_tokens_mean(), FormatCount(run.status.tokens_per_second()),
+      m.truncation_ratio(), m.response_tokens_mean(), FormatCount(TokensPerSecond(run)),
       FormatTime(run.status.eta_seconds()), m.skipped() ? "  SKIPPED: non-finite gradients" : "");
 }
 
@@ -237,7 +250,7 @@ std::vector<std::string> RenderView(const RunPicture& run, const ViewOptions& op
   }
   lines.push_back(absl::StrCat("  ", paint.Dim("context   "), " ", absl::StrJoin(stages, " → ")));
   lines.push_back(absl::StrCat(
-      "  ", paint.Dim("tokens/s  "), " ", FormatCount(run.status.tokens_per_second()),
+      "  ", paint.Dim("tokens/s  "), " ", FormatCount(TokensPerSecond(run)),
       paint.Dim(absl::StrCat("  generated ", FormatCount(run.status.generated_tokens()),
                              "  trained ", FormatCount(run.status.trained_tokens()))),
       any ? paint.Dim(absl::StrFormat("  mismatch %.1e", last.mismatch_max())) : ""));

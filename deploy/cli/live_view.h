@@ -27,6 +27,11 @@ std::string StepLine(const v1::StepRecord& step, const RunPicture& run);
 std::string EvaluationLine(const v1::EvaluationResult& evaluation);
 std::string StageLine(const v1::StageStatus& ended);
 
+// Training tokens generated a second over the last steps (the coordinator's own figure is of the
+// last moment, and stands still while the learner trains); that figure when there are no two steps
+// yet.
+double TokensPerSecond(const RunPicture& run);
+
 // Values as a row of blocks of eight heights, at most `width` of them (the mean of neighbours when
 // there are more values). The lowest stands for `low`, the highest for `high`.
 std::string Sparkline(const std::vector<double>& values, int width, double low, double high);

@@ -93,7 +93,7 @@ std::string Script(const Plot& plot) {
     absl::StrAppendFormat(
         &out,
         "set arrow from %s, graph 0 to %s, graph 1 nohead dt 3 lc rgb '#666666'\n"
-        "set label %s at %s, graph 0.04 offset 0.4,0 tc rgb '#666666' font ',10'\n",
+        "set label %s at %s, graph 0.97 offset 0.4,0 tc rgb '#666666' font ',10'\n",
         Number(mark.x), Number(mark.x), Quoted(mark.text), Number(mark.x));
   }
   std::vector<std::string> parts;
