@@ -33,33 +33,22 @@ struct Box {
   bool too_long = false;
 };
 
-// The command at "box" of "\boxed" or "\fbox": {start of the command, end of its name}; kNpos when
-// it is neither.
+// A command's start and the end of its name; kNpos for none.
 struct Command {
   size_t begin = kNpos;
   size_t end = kNpos;
 };
 
-Command BoxCommandAt(absl::string_view text, size_t box) {
-  if (box >= 1 && text[box - 1] == '\\') {
-    size_t end = box + 3;
-    if (!absl::StartsWith(text.substr(end), "ed")) return {};
-    return {box - 1, end + 2};
-  }
-  if (box >= 2 && text[box - 1] == 'f' && text[box - 2] == '\\') return {box - 2, box + 3};
-  return {};
-}
-
+// The last "\\boxed" or "\\fbox" of the text.
 Command LastBoxCommand(absl::string_view text) {
-  while (true) {
-    const size_t box = FindLast(text, "box");
-    if (box == kNpos) return {};
-    // The name may reach past `text`'s new end in a later round: it cannot, since "ed" follows
-    // "box" at once and a match that was rejected is cut off whole.
-    const Command command = BoxCommandAt(text, box);
-    if (command.begin != kNpos) return command;
-    text = text.substr(0, box + 2);
-  }
+  constexpr absl::string_view kBoxed = "\\boxed", kFbox = "\\fbox";
+  Command command;
+  const size_t boxed = FindLast(text, kBoxed);
+  if (boxed != kNpos) command = {boxed, boxed + kBoxed.size()};
+  const size_t from = boxed == kNpos ? 0 : boxed;
+  const size_t fbox = FindLast(text.substr(from), kFbox);
+  if (fbox != kNpos) command = {from + fbox, from + fbox + kFbox.size()};
+  return command;
 }
 
 // Without a brace, as in "\boxed 5": what stands there up to white space, "$" or a new command.
