@@ -349,7 +349,7 @@ void CoordinatorState::Consume(const PlanRow& plan, const std::vector<GroupOutco
   step.train_generated_tokens =
       (steps_.empty() ? 0 : steps_.back().train_generated_tokens) + step.metrics.generated_tokens;
   Record(step);
-  steps_.push_back(std::move(step));
+  steps_.push_back(step);
   ++scalars_.trained;
   ++counters_.steps;
   scalars_dirty_ = true;

@@ -237,7 +237,7 @@ absl::StatusOr<sqlite3_stmt*> SqliteJournal::Database::Prepare(const std::string
 
 absl::Status SqliteJournal::Database::Step(sqlite3_stmt* statement, absl::string_view operation) {
   const int code = sqlite3_step(statement);
-  const absl::Status status =
+  absl::Status status =
       code == SQLITE_DONE || code == SQLITE_ROW ? absl::OkStatus() : Error(code, operation);
   sqlite3_reset(statement);
   return status;

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <ctime>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -62,6 +63,31 @@ CoordinatorOptions ScaleRun(int groups_per_step) {
         {absl::StrCat("problem-", i), std::string(300, 'x'), RewardSpec{"math", {"42"}}});
   }
   return options;
+}
+
+// Counts what the disk takes.
+class TimedJournal : public Journal {
+ public:
+  TimedJournal(std::unique_ptr<Journal> journal, Clock* clock, std::vector<double>* seconds)
+      : journal_(std::move(journal)), clock_(*clock), seconds_(*seconds) {}
+  absl::StatusOr<JournalImage> Load() override { return journal_->Load(); }
+  absl::Status Append(absl::Span<const JournalRecord> records) override {
+    const absl::Time begin = clock_.Now();
+    const absl::Status status = journal_->Append(records);
+    seconds_.push_back(absl::ToDoubleSeconds(clock_.Now() - begin));
+    return status;
+  }
+
+ private:
+  std::unique_ptr<Journal> journal_;
+  Clock& clock_;
+  std::vector<double>& seconds_;
+};
+
+double PercentileMs(std::vector<double>& seconds, double p) {
+  if (seconds.empty()) return 0;
+  std::sort(seconds.begin(), seconds.end());
+  return 1e3 * seconds[static_cast<size_t>(p * static_cast<double>(seconds.size() - 1))];
 }
 
 // What all workers have in common.
@@ -238,7 +264,10 @@ absl::Status RunLoad(const Arguments& arguments) {
   ASSIGN_OR_RETURN(const int64_t rolled,
                    state->AttachLearner({"127.0.0.1:2", "L", 0, "digest"}, clock->Now()));
   (void)rolled;
-  CoordinatorHost host(std::move(state), std::move(journal), nullptr, clock.get(), NullLogger());
+  std::vector<double> commits;
+  CoordinatorHost host(std::move(state),
+                       std::make_unique<TimedJournal>(std::move(journal), clock.get(), &commits),
+                       nullptr, clock.get(), NullLogger());
   CoordinatorServiceImpl service(&host);
   ASSIGN_OR_RETURN(auto server,
                    RpcServer::Start({"127.0.0.1:0", "coordinator", false}, {&service}));
@@ -247,6 +276,7 @@ absl::Status RunLoad(const Arguments& arguments) {
   Load load;
   load.clock = clock.get();
   const absl::Time begin = clock->Now();
+  const std::clock_t cpu_begin = std::clock();
   load.end = begin + absl::Seconds(arguments.seconds);
   if (arguments.calls > 0) load.pause = absl::Seconds(arguments.workers) / arguments.calls;
   std::vector<std::shared_ptr<grpc::Channel>> channels;
@@ -263,21 +293,20 @@ absl::Status RunLoad(const Arguments& arguments) {
   }
   RunLearner(load, host);
   const double seconds = absl::ToDoubleSeconds(clock->Now() - begin);
+  const double cpu = static_cast<double>(std::clock() - cpu_begin) / CLOCKS_PER_SEC;
   while (load.running > 0) clock->SleepFor(absl::Milliseconds(10));
+  host.Stop();
   absl::MutexLock lock(&load.mutex);
-  std::sort(load.latencies.begin(), load.latencies.end());
-  const auto percentile = [&](double p) ABSL_EXCLUSIVE_LOCKS_REQUIRED(load.mutex) {
-    return 1e3 * load.latencies[static_cast<size_t>(p * double(load.latencies.size() - 1))];
-  };
   std::cout << absl::StrFormat(
       "{\"bench\": \"coordinator_scale\", \"workers\": %d, \"lease_operations_per_second\": %.0f, "
-      "\"calls_per_second\": %.0f, \"failures\": %d, \"p50_ms\": %.1f, \"p99_ms\": %.1f, "
+      "\"calls_per_second\": %.0f, \"cores_used\": %.2f, \"failures\": %d, \"p50_ms\": %.1f, "
+      "\"p99_ms\": %.1f, \"commits\": %d, \"commit_p50_ms\": %.1f, \"commit_p99_ms\": %.1f, "
       "\"resident_mb\": %.0f, \"resident_mb_before_workers\": %.0f}\n",
       arguments.workers, static_cast<double>(load.lease_operations) / seconds,
-      static_cast<double>(load.calls) / seconds, load.failures.load(), percentile(0.5),
-      percentile(0.99), static_cast<double>(PeakResidentBytes()) / 1e6,
-      static_cast<double>(before) / 1e6);
-  host.Stop();
+      static_cast<double>(load.calls) / seconds, cpu / seconds, load.failures.load(),
+      PercentileMs(load.latencies, 0.5), PercentileMs(load.latencies, 0.99), commits.size(),
+      PercentileMs(commits, 0.5), PercentileMs(commits, 0.99),
+      static_cast<double>(PeakResidentBytes()) / 1e6, static_cast<double>(before) / 1e6);
   server->Stop(absl::Seconds(1));
   return absl::OkStatus();
 }
