@@ -94,7 +94,8 @@ double PercentileMs(std::vector<double>& seconds, double p) {
 struct Load {
   Clock* clock = nullptr;
   absl::Time end;
-  absl::Duration pause;  // between two calls of a worker
+  absl::Time measured_from;  // latencies: behind the burst of a thousand first calls
+  absl::Duration pause;      // between two calls of a worker
   std::atomic<int64_t> lease_operations = 0;
   std::atomic<int64_t> calls = 0;
   std::atomic<int64_t> failures = 0;
@@ -144,7 +145,7 @@ class LoadWorker {
              ++load_.calls;
              const absl::Time now = load_.clock->Now();
              if (!status.ok()) ++load_.failures;
-             if (timed) {
+             if (timed && state->begin >= load_.measured_from) {
                absl::MutexLock lock(&load_.mutex);
                load_.latencies.push_back(absl::ToDoubleSeconds(now - state->begin));
              }
@@ -278,6 +279,7 @@ absl::Status RunLoad(const Arguments& arguments) {
   const absl::Time begin = clock->Now();
   const std::clock_t cpu_begin = std::clock();
   load.end = begin + absl::Seconds(arguments.seconds);
+  load.measured_from = begin + absl::Seconds(2);
   if (arguments.calls > 0) load.pause = absl::Seconds(arguments.workers) / arguments.calls;
   std::vector<std::shared_ptr<grpc::Channel>> channels;
   for (int i = 0; i < arguments.channels; ++i) {
