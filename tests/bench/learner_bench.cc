@@ -1,0 +1,177 @@
+// Speed of one GRPO step of the learner on this machine. One JSON line a measurement.
+//
+//   learner_bench [--policy DIR|FILE.gguf] [--dtype float32|bfloat16] [--threads N] [--groups N]
+//                 [--samples N] [--prompt N] [--tokens N] [--minibatches N]
+//                 [--microbatch-tokens N] [--steps N]
+//
+// By default the demo's step (its base policy, 32 groups of 8 samples, 60 tokens, two
+// mini-batches). learner_cpu of tests/bench/README.md: --policy SmolLM2's GGUF --groups 2 --samples
+// 8 --prompt 1
+// --tokens 512 --minibatches 1 --threads 2.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/rng.h"
+#include "common/base/status_macros.h"
+#include "common/os/posix_env.h"
+#include "services/learner/advantage.h"
+#include "services/learner/batch_packer.h"
+#include "services/learner/trainer_factory.h"
+
+namespace crescendo {
+namespace {
+
+struct Options {
+  std::string policy = "deploy/recipes/demo-base";
+  std::string dtype = "float32";
+  int threads = 1;
+  int groups = 32;
+  int samples = 8;
+  int prompt = 20;
+  int tokens = 60;
+  int minibatches = 2;
+  int microbatch_tokens = 8192;
+  int steps = 5;
+};
+
+absl::StatusOr<Options> ParseOptions(const std::vector<std::string>& words) {
+  Options options;
+  const std::vector<std::pair<absl::string_view, int*>> numbers = {
+      {"--threads", &options.threads}, {"--groups", &options.groups},
+      {"--samples", &options.samples}, {"--prompt", &options.prompt},
+      {"--tokens", &options.tokens},   {"--minibatches", &options.minibatches},
+      {"--steps", &options.steps},     {"--microbatch-tokens", &options.microbatch_tokens}};
+  for (size_t i = 0; i + 1 < words.size(); i += 2) {
+    if (words[i] == "--policy") {
+      options.policy = words[i + 1];
+    } else if (words[i] == "--dtype") {
+      options.dtype = words[i + 1];
+    } else {
+      const auto it = std::find_if(numbers.begin(), numbers.end(),
+                                   [&](const auto& number) { return number.first == words[i]; });
+      if (it == numbers.end() || !absl::SimpleAtoi(words[i + 1], it->second) || *it->second < 1) {
+        return absl::InvalidArgumentError(absl::StrCat("bad option ", words[i], " ", words[i + 1]));
+      }
+    }
+  }
+  if (words.size() % 2 != 0) return absl::InvalidArgumentError("every option takes a value");
+  return options;
+}
+
+// Rewards of both kinds in every group, so that no sample is left out.
+absl::StatusOr<TrainRequest> MakeRequest(const Options& options, int vocabulary, int step) {
+  CounterRng rng(7, static_cast<uint64_t>(step));
+  std::vector<GroupExperience> groups;
+  std::vector<GroupAdvantages> advantages;
+  const auto draw = [&] {
+    return static_cast<int32_t>(3 + rng.Below(static_cast<uint64_t>(vocabulary) - 3));
+  };
+  for (int g = 0; g < options.groups; ++g) {
+    GroupExperience group;
+    group.group = GroupId(static_cast<uint64_t>(g));
+    group.header.samples = options.samples;
+    for (int i = 0; i < options.prompt; ++i) group.header.prompt_tokens.push_back(draw());
+    for (int s = 0; s < options.samples; ++s) {
+      SampleExperience sample;
+      for (int i = 0; i < options.tokens; ++i) {
+        sample.tokens.push_back(draw());
+        sample.log_probs.push_back(-2.0f);
+      }
+      sample.closed = true;
+      sample.finish = FinishReason::kStop;
+      sample.verdict = s % 2 == 0 ? Verdict::kCorrect : Verdict::kIncorrect;
+      sample.reward = s % 2 == 0 ? 1 : 0;
+      group.samples.push_back(std::move(sample));
+    }
+    advantages.push_back(ComputeAdvantages(RewardOptions{}, group));
+    groups.push_back(std::move(group));
+  }
+  PackOptions pack;
+  pack.microbatch_tokens = options.microbatch_tokens;
+  pack.minibatches = options.minibatches;
+  TrainRequest request;
+  request.step = StepId(step);
+  request.learning_rate = 1e-6;
+  ASSIGN_OR_RETURN(request.mini_batches, PackBatch(pack, groups, advantages));
+  return request;
+}
+
+double Seconds(std::chrono::steady_clock::time_point since) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
+}
+
+double CpuSeconds() {
+  rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+absl::Status Run(const Options& options) {
+  const std::unique_ptr<FileSystem> files = MakePosixFileSystem();
+  TorchTrainerOptions trainer_options;
+  trainer_options.policy = options.policy;
+  trainer_options.dtype = options.dtype;
+  trainer_options.threads = options.threads;
+  ASSIGN_OR_RETURN(const auto trainer, MakeTorchTrainer(*files, trainer_options));
+  std::vector<double> wall, cpu;
+  double packing = 0;
+  for (int step = 0; step <= options.steps; ++step) {
+    const auto begin = std::chrono::steady_clock::now();
+    ASSIGN_OR_RETURN(const TrainRequest request,
+                     MakeRequest(options, trainer->vocabulary_size(), step));
+    packing = Seconds(begin);
+    const auto trained_from = std::chrono::steady_clock::now();
+    const double cpu_from = CpuSeconds();
+    RETURN_IF_ERROR(trainer->Train(request, nullptr).status());
+    if (step == 0) continue;  // warms caches and memory
+    wall.push_back(Seconds(trained_from));
+    cpu.push_back(CpuSeconds() - cpu_from);
+  }
+  const auto export_from = std::chrono::steady_clock::now();
+  RETURN_IF_ERROR(trainer->ExportWeights().status());
+  const double exported = Seconds(export_from);
+  std::sort(wall.begin(), wall.end());
+  std::sort(cpu.begin(), cpu.end());
+  rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  const double tokens =
+      static_cast<double>(options.groups) * options.samples * (options.prompt + options.tokens - 1);
+  std::cout << nlohmann::json{{"bench", "learner_step"},
+                              {"policy", BaseName(options.policy)},
+                              {"dtype", options.dtype},
+                              {"threads", options.threads},
+                              {"packed_tokens", tokens},
+                              {"step_seconds_best", wall.front()},
+                              {"step_seconds_median", wall[wall.size() / 2]},
+                              {"step_cpu_seconds_best", cpu.front()},
+                              {"tokens_per_second", tokens / wall.front()},
+                              {"draw_and_pack_seconds", packing},
+                              {"export_seconds", exported},
+                              {"peak_rss_mib", usage.ru_maxrss / 1024}}
+                   .dump()
+            << std::endl;
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace crescendo
+
+int main(int argc, char** argv) {
+  const auto options = crescendo::ParseOptions(std::vector<std::string>(argv + 1, argv + argc));
+  const absl::Status status = options.ok() ? crescendo::Run(*options) : options.status();
+  if (!status.ok()) std::cerr << "learner_bench: " << status.message() << "\n";
+  return status.ok() ? 0 : 1;
+}
