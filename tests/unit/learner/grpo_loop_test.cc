@@ -124,8 +124,9 @@ void Step(Lab& lab, const LoopOptions& options, int step, int limit, LoopResult&
   result.mismatch_max = std::max(result.mismatch_max, trained.mismatch_max);
 }
 
-Evaluation EvaluateHeldOut(Lab& lab, int limit, double temperature) {
+Evaluation EvaluateHeldOut(Lab& lab, int limit, double temperature, int samples = 1) {
   RolloutOptions options;
+  options.samples = samples;
   options.context_tokens = limit;
   options.temperature = temperature;
   options.seed = 4242;
@@ -196,7 +197,8 @@ TEST_CASE("Table of a policy", "[.][table]") {
   Lab lab = MakeLab(folder);
   std::cout << "greedy 192: " << Line(EvaluateHeldOut(lab, 192, 0)) << std::endl;
   for (const int limit : {48, 144, 192}) {
-    std::cout << "T=1 " << limit << ": " << Line(EvaluateHeldOut(lab, limit, 1)) << std::endl;
+    std::cout << "T=1 " << limit << ", 4 samples: " << Line(EvaluateHeldOut(lab, limit, 1, 4))
+              << std::endl;
   }
   for (int seed = 1; seeds != nullptr && seed <= std::atoi(seeds); ++seed) {
     Lab run = MakeLab(folder);
