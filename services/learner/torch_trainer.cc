@@ -172,7 +172,7 @@ absl::StatusOr<StepResult> TorchTrainer::Train(const TrainRequest& request,
       }
       result.grad_norm = std::max(result.grad_norm, norm);
       optimizer_.Step(result.learning_rate, GradClipScale(norm, options_.grad_clip));
-      updated = updated || !mini.micro_batches.empty();
+      updated = true;  // by Adam's momentum also when this mini-batch had no gradient
     });
     RETURN_IF_ERROR(applied);
   }
