@@ -3,9 +3,14 @@
 //   time goes rollout_bench scheduler        cost of planning a step of 256 sequences, slots busy
 //   with a long tail rollout_bench prefix           prefill work and KV blocks of one 512-token
 //   prompt, G = 16
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -188,6 +193,83 @@ int Prefix() {
   return 0;
 }
 
+// Log-probabilities of what a busy engine draws, against one pass over each whole sequence.
+int Parity(const std::string& path, int rounds) {
+  const at::NoGradGuard no_grad;
+  std::unique_ptr<FileSystem> files = MakePosixFileSystem();
+  auto model = PolicyModel::Load(*files, path);
+  auto reference = PolicyModel::Load(*files, path);
+  if (!model.ok() || !reference.ok()) return Fail(model.status());
+  auto torch = TorchModelRunner::Create(*std::move(model), {});
+  if (!torch.ok()) return Fail(torch.status());
+  auto cache = PagedKvCache::Create((*reference)->config(), 64, 16);
+  if (!cache.ok()) return Fail(cache.status());
+  PagedAttention attention(cache->get(), (*reference)->config().query_heads);
+  std::vector<int32_t> table(64);
+  for (int i = 0; i < 64; ++i) table[i] = i;
+  EngineOptions options;
+  for (const int64_t id : (*reference)->config().eos_token_ids) {
+    options.stop_tokens.push_back(static_cast<int32_t>(id));
+  }
+  Engine engine(options, torch->get());
+  CounterRng rng(7);
+  uint64_t next = 0;
+  int64_t samples = 0, over = 0;
+  double worst = 0;
+  std::map<uint64_t, std::vector<int32_t>> prompts;
+  std::map<std::pair<uint64_t, uint32_t>, std::pair<std::vector<int32_t>, std::vector<float>>>
+      drawn;
+  do {
+    while (next < static_cast<uint64_t>(rounds) && engine.waiting() + engine.running() < 256 &&
+           rng.Below(4) != 0) {
+      for (int i = 0; i < 8; ++i) {
+        GroupRequest request = Request(next, 8, 6 + static_cast<int>(rng.Below(30)), 144);
+        for (int32_t& token : request.prompt) token = static_cast<int32_t>(3 + rng.Below(40));
+        prompts[next++] = request.prompt;
+        engine.AddGroup(std::move(request));
+      }
+    }
+    auto outputs = engine.Step();
+    if (!outputs.ok()) return Fail(outputs.status());
+    for (const EngineOutput& out : *outputs) {
+      auto& [tokens, log_probs] = drawn[{out.group.value(), out.sample}];
+      tokens.push_back(out.token);
+      log_probs.push_back(out.log_prob);
+      if (out.finish == FinishReason::kUnspecified) continue;
+      std::vector<int32_t> all = prompts[out.group.value()];
+      const auto prompt = static_cast<int64_t>(all.size());
+      all.insert(all.end(), tokens.begin(), tokens.end() - 1);
+      const PagedSequence sequence{table, 0, static_cast<int32_t>(all.size())};
+      if (!attention.SetBatch({&sequence, 1}).ok()) return 1;
+      at::Tensor ids = at::empty({static_cast<int64_t>(all.size())}, at::kLong);
+      std::copy(all.begin(), all.end(), ids.data_ptr<int64_t>());
+      const at::Tensor hidden = (*reference)->Hidden(ids, attention.Positions(), attention);
+      const at::Tensor expected = at::log_softmax(
+          (*reference)->Logits(hidden.narrow(0, prompt - 1, static_cast<int64_t>(tokens.size()))),
+          1);
+      double sample_worst = 0;
+      size_t where = 0;
+      for (size_t i = 0; i < tokens.size(); ++i) {
+        const double delta =
+            std::abs(expected.data_ptr<float>()[i * expected.size(1) + tokens[i]] - log_probs[i]);
+        if (delta > sample_worst) where = i;
+        sample_worst = std::max(sample_worst, delta);
+      }
+      if (sample_worst > 1e-4) {
+        ++over;
+        std::printf("group %lu sample %u prompt %ld tokens %zu: %g at %zu\n", out.group.value(),
+                    out.sample, prompt, tokens.size(), sample_worst, where);
+      }
+      worst = std::max(worst, sample_worst);
+      ++samples;
+      drawn.erase({out.group.value(), out.sample});
+    }
+  } while (engine.worked() || next < static_cast<uint64_t>(rounds));
+  std::printf("{\"bench\":\"rollout_parity\",\"samples\":%ld,\"over_1e-4\":%ld,\"max\":%g}\n",
+              samples, over, worst);
+  return over > 0;
+}
+
 int Main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "";
   if (mode == "demo") {
@@ -195,7 +277,10 @@ int Main(int argc, char** argv) {
   }
   if (mode == "scheduler") return SchedulerBench();
   if (mode == "prefix") return Prefix();
-  std::fprintf(stderr, "usage: rollout_bench demo [THREADS] [MODEL] | scheduler | prefix\n");
+  if (mode == "parity" && argc > 2) return Parity(argv[2], argc > 3 ? std::atoi(argv[3]) : 256);
+  std::fprintf(
+      stderr,
+      "usage: rollout_bench demo [THREADS] [MODEL] | scheduler | prefix | parity MODEL [GROUPS]\n");
   return 2;
 }
 
