@@ -188,7 +188,8 @@ function(crescendo_test NAME)
   endif()
   add_test(NAME ${NAME} COMMAND ${NAME} ${ARG_ARGS} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${NAME} PROPERTIES LABELS ${ARG_SUITE} TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77
-    ENVIRONMENT "CRESCENDO_BUILD_DIR=${CMAKE_BINARY_DIR};CRESCENDO_SOURCE_DIR=${CMAKE_SOURCE_DIR}")
+    # Passive: threads that spin for each other stand still where tests run side by side.
+    ENVIRONMENT "CRESCENDO_BUILD_DIR=${CMAKE_BINARY_DIR};CRESCENDO_SOURCE_DIR=${CMAKE_SOURCE_DIR};OMP_WAIT_POLICY=PASSIVE")
   if(ARG_SUITE MATCHES "^(integration|fault|bench)$")
     # They start services or measure time: each has the machine for itself.
     set_tests_properties(${NAME} PROPERTIES RUN_SERIAL TRUE)
