@@ -1,6 +1,7 @@
 #include "services/learner/learner_host.h"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,10 @@ LearnerHost::LearnerHost(const LearnerHostOptions& options, const LearnerHostDep
       deps_(deps),
       log_(log),
       state_(options.learner, std::move(restore), deps.clock->Now()) {}
+
+LearnerHost::~LearnerHost() {
+  if (writer_.joinable()) writer_.join();
+}
 
 absl::Status LearnerHost::Run(CoordinatorLink* coordinator) {
   link_ = coordinator;
@@ -178,33 +183,38 @@ void LearnerHost::Train(LearnerAction action) {
 
 void LearnerHost::Checkpoint(const LearnerAction& action) {
   const absl::Time start = deps_.clock->Now();
-  crescendo::Checkpoint checkpoint;
-  checkpoint.steps_trained = action.steps_trained;
-  checkpoint.stage = stage_;
-  checkpoint.config_toml = options_.config_toml;
-  {
-    absl::MutexLock lock(&mutex_);
-    checkpoint.ledger = state_.LedgerForCheckpoint();
-    checkpoint.last_report = state_.last_report();
-  }
+  auto checkpoint = std::make_shared<crescendo::Checkpoint>();
+  checkpoint->steps_trained = action.steps_trained;
+  checkpoint->stage = stage_;
+  checkpoint->config_toml = options_.config_toml;
   absl::StatusOr<TrainerState> trainer = deps_.trainer->ExportState();
-  absl::Status status = trainer.status();
-  if (status.ok()) {
-    checkpoint.trainer = *std::move(trainer);
-    status = deps_.checkpoints->Write(checkpoint);
-  }
+  // The core begins no checkpoint before the last one has ended: this does not wait.
+  if (writer_.joinable()) writer_.join();
+  const absl::Time now = deps_.clock->Now();
+  absl::MutexLock lock(&mutex_);
+  if (!trainer.ok()) return state_.OnCheckpointFailed(trainer.status(), now);
+  checkpoint->trainer = *std::move(trainer);
+  checkpoint->ledger = state_.LedgerForCheckpoint();
+  checkpoint->last_report = state_.last_report();
+  state_.OnCheckpointBegun(now - start, now);
+  writer_ = std::thread([this, checkpoint] { WriteCheckpoint(*checkpoint); });
+}
+
+void LearnerHost::WriteCheckpoint(const crescendo::Checkpoint& checkpoint) {
+  const absl::Time start = deps_.clock->Now();
+  const absl::Status status = deps_.checkpoints->Write(checkpoint);
   const absl::Time now = deps_.clock->Now();
   if (status.ok()) {
-    checkpointed_at_ = now;
     deps_.metrics->checkpoints_total.Increment();
     deps_.metrics->checkpoint_seconds.Observe(absl::ToDoubleSeconds(now - start));
     deps_.metrics->checkpoint_age_seconds.Set(0);
   } else {
-    log_.Error("checkpoint failed", {{"steps", action.steps_trained}, {"status", status}});
+    log_.Error("checkpoint failed", {{"steps", checkpoint.steps_trained}, {"status", status}});
   }
   absl::MutexLock lock(&mutex_);
-  if (status.ok()) return state_.OnCheckpointed(now - start, now);
-  state_.OnCheckpointFailed(status, now);
+  if (!status.ok()) return state_.OnCheckpointFailed(status, now);
+  checkpointed_at_ = now;
+  state_.OnCheckpointed(now - start, now);
 }
 
 void LearnerHost::Report(const LearnerAction& action) {
@@ -233,8 +243,11 @@ void LearnerHost::ShowStep(const StepMetrics& metrics, StepId step) {
   m.mismatch_mean_nats.Set(metrics.mismatch_mean);
   m.staleness_max_versions.Set(static_cast<double>(metrics.staleness_max));
   m.zero_variance_groups.Set(metrics.zero_variance_groups);
-  if (checkpointed_at_ > absl::InfinitePast()) {
-    m.checkpoint_age_seconds.Set(absl::ToDoubleSeconds(deps_.clock->Now() - checkpointed_at_));
+  {
+    absl::MutexLock lock(&mutex_);
+    if (checkpointed_at_ > absl::InfinitePast()) {
+      m.checkpoint_age_seconds.Set(absl::ToDoubleSeconds(deps_.clock->Now() - checkpointed_at_));
+    }
   }
   m.batch_wait_seconds.Observe(metrics.wait_seconds);
   m.train_seconds.Observe(metrics.train_seconds);

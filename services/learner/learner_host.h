@@ -2,9 +2,9 @@
 // coordinator) on the thread that calls Run, and lets the gRPC handlers reach the core under one
 // lock. gRPC and LibTorch stay behind CoordinatorLink and Trainer.
 //
-// Thread rule: Run on one thread, which alone uses the trainer, the checkpoint store and the link's
-// calls; everything else from any thread. The lock is never held over training, disk or network.
-// All that is handed in outlives the host.
+// Thread rule: Run on one thread, which alone uses the trainer and the link's calls; a checkpoint
+// is written by a thread of its own, one at a time; everything else from any thread. The lock is
+// never held over training, disk or network. All that is handed in outlives the host.
 #ifndef CRESCENDO_SERVICES_LEARNER_LEARNER_HOST_H_
 #define CRESCENDO_SERVICES_LEARNER_LEARNER_HOST_H_
 
@@ -13,6 +13,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -56,6 +57,7 @@ class LearnerHost {
   LearnerHost(const LearnerHostOptions& options, const LearnerHostDeps& deps, const Logger& log,
               LearnerRestore restore);
 
+  ~LearnerHost();
   // Blocks until the run is stopped (OK) or fails. `coordinator` outlives the host. Once only.
   absl::Status Run(CoordinatorLink* coordinator);
   // Finish or give up the step under way, write a checkpoint, and let Run return.
@@ -83,6 +85,7 @@ class LearnerHost {
   void NextStep(const LearnerAction& action);
   void Train(LearnerAction action);
   void Checkpoint(const LearnerAction& action);
+  void WriteCheckpoint(const crescendo::Checkpoint& checkpoint);
   void Report(const LearnerAction& action);
   void CallFailed(const absl::Status& status);
   void ShowStep(const StepMetrics& metrics, StepId step);
@@ -94,10 +97,11 @@ class LearnerHost {
   const Logger log_;
   std::atomic<bool> stopping_{false};
   int stage_ = 0;                                      // of the last step; Run's thread
-  absl::Time checkpointed_at_ = absl::InfinitePast();  // Run's thread
   absl::Time awaiting_logged_ = absl::InfinitePast();  // Run's thread
   CoordinatorLink* link_ = nullptr;                    // Run's thread
+  std::thread writer_;                                 // Run's thread starts and joins it
   mutable absl::Mutex mutex_;
+  absl::Time checkpointed_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   CoordinatorLink* link_to_cancel_ ABSL_GUARDED_BY(mutex_) = nullptr;
   LearnerState state_ ABSL_GUARDED_BY(mutex_);
   int64_t incarnation_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -69,8 +69,9 @@ void LearnerState::Enter(LearnerPhase phase, absl::Time now) {
 // What comes after anything that ended, from what is still to be done.
 void LearnerState::EnterNext(absl::Time now) {
   if (phase_ == LearnerPhase::kFail || phase_ == LearnerPhase::kStop) return;
-  const bool to_checkpoint = steps_checkpointed_ < steps_trained_ && (stopping_ || finished_);
-  if (to_checkpoint) return Enter(LearnerPhase::kCheckpoint, now);
+  if (!pending_failure_.ok()) return Fail(pending_failure_, now);
+  const bool last_one = (stopping_ || finished_) && steps_checkpointed_ < steps_trained_;
+  if (checkpoint_due_ || last_one) return Enter(LearnerPhase::kCheckpoint, now);
   if (stopping_) return Enter(LearnerPhase::kStop, now);
   if (published_ < steps_trained_) return Enter(LearnerPhase::kPublish, now);
   if (!attached_) return Enter(LearnerPhase::kAttach, now);
@@ -128,7 +129,9 @@ std::optional<LearnerAction> LearnerState::NextAction(absl::Time now) {
 }
 
 absl::Time LearnerState::NextDue() const {
-  return under_way_ ? absl::InfiniteFuture() : not_before_;
+  // One checkpoint at a time: the next, or the end, waits for the one in the background.
+  const bool waits = phase_ == LearnerPhase::kCheckpoint && checkpoint_begun_ >= 0;
+  return under_way_ || waits ? absl::InfiniteFuture() : not_before_;
 }
 
 void LearnerState::Reached() {
@@ -172,7 +175,7 @@ void LearnerState::OnReported(absl::Time now) {
 void LearnerState::OnNextStep(LearnerDirective directive, const StepPlan& plan, absl::Time now) {
   under_way_ = false;
   Reached();
-  if (stopping_) return EnterNext(now);
+  if (stopping_ || !pending_failure_.ok()) return EnterNext(now);
   switch (directive) {
     case LearnerDirective::kFinished:
       finished_ = true;
@@ -260,7 +263,7 @@ void LearnerState::AttachAnew(absl::Time now) {
 
 void LearnerState::OnCallFailed(const absl::Status& status, absl::Time now) {
   under_way_ = false;
-  if (stopping_) return EnterNext(now);
+  if (stopping_ || !pending_failure_.ok()) return EnterNext(now);
   failing_since_ = std::min(failing_since_, now);
   last_error_ = status;
   const bool unknown_to_it = absl::IsFailedPrecondition(status);
@@ -274,8 +277,10 @@ void LearnerState::OnCallFailed(const absl::Status& status, absl::Time now) {
   }
   if (now - failing_since_ > (ever_attached_ ? options_.unreachable_max : options_.connect_max)) {
     return Fail(absl::UnavailableError(absl::StrCat(
-                    "coordinator did not serve the learner (", LearnerPhaseName(phase_), ") for ",
-                    absl::FormatDuration(now - failing_since_), "; last: ", status.ToString())),
+                    "the coordinator could not be reached in ",
+                    absl::FormatDuration(absl::Trunc(now - failing_since_, absl::Milliseconds(10))),
+                    " (", LearnerPhaseName(phase_), "): is it running, and is the address right? ",
+                    "Last: ", status.message())),
                 now);
   }
   if (unknown_to_it) AttachAnew(now);
@@ -303,9 +308,7 @@ void LearnerState::OnTrained(const StepMetrics& metrics, std::vector<GroupOutcom
                                  steps_trained_ - 1, " (learner.nonfinite_steps_max)")),
                 now);
   }
-  if (steps_trained_ % options_.checkpoint_every == 0) {
-    return Enter(LearnerPhase::kCheckpoint, now);
-  }
+  checkpoint_due_ = steps_trained_ % options_.checkpoint_every == 0;
   EnterNext(now);
 }
 
@@ -315,24 +318,41 @@ void LearnerState::OnTrainFailed(const absl::Status& status, absl::Time now) {
   Fail(Annotate(status, absl::StrCat("step ", steps_trained_)), now);
 }
 
-void LearnerState::OnCheckpointed(absl::Duration took, absl::Time now) {
+void LearnerState::OnCheckpointBegun(absl::Duration pause, absl::Time now) {
   under_way_ = false;
-  steps_checkpointed_ = steps_trained_;
-  checkpoint_failures_in_a_row_ = 0;
-  if (last_report_.has_value()) {
-    last_report_->checkpointed = true;
-    last_report_->metrics.checkpoint_seconds = absl::ToDoubleSeconds(took);
+  checkpoint_due_ = false;
+  checkpoint_begun_ = steps_trained_;
+  if (last_report_.has_value() && !reported_) {
+    last_report_->metrics.checkpoint_seconds = absl::ToDoubleSeconds(pause);
   }
   EnterNext(now);
 }
 
+void LearnerState::OnCheckpointed(absl::Duration took, absl::Time now) {
+  const bool in_background = checkpoint_begun_ >= 0;
+  if (!in_background) OnCheckpointBegun(took, now);
+  steps_checkpointed_ = std::exchange(checkpoint_begun_, -1);
+  checkpoint_failures_in_a_row_ = 0;
+  if (last_report_.has_value() && last_report_->step.value() < steps_checkpointed_) {
+    last_report_->checkpointed = true;
+  }
+  if (phase_ == LearnerPhase::kCheckpoint) EnterNext(now);
+}
+
 void LearnerState::OnCheckpointFailed(const absl::Status& status, absl::Time now) {
-  under_way_ = false;
+  if (checkpoint_begun_ < 0) {
+    under_way_ = false;
+    checkpoint_due_ = false;
+  }
+  const int64_t steps = checkpoint_begun_ < 0 ? steps_trained_ : checkpoint_begun_;
+  checkpoint_begun_ = -1;
   ++checkpoint_failures_in_a_row_;
   if (stopping_ || finished_ || checkpoint_failures_in_a_row_ >= options_.checkpoint_failures_max) {
-    return Fail(Annotate(status, absl::StrCat("checkpoint of ", steps_trained_, " steps")), now);
+    pending_failure_ = Annotate(status, absl::StrCat("checkpoint of ", steps, " steps"));
+    if (under_way_) return;
+    return EnterNext(now);
   }
-  EnterNext(now);
+  if (phase_ == LearnerPhase::kCheckpoint && !under_way_) EnterNext(now);
 }
 
 void LearnerState::OnPolicySaved(const absl::Status& status, absl::Time now) {

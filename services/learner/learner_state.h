@@ -16,8 +16,8 @@
 // 1. At most one action is under way: NextAction gives the next one only after the event that ends
 //    the last. Chunks and resumes are taken at any time.
 // 2. Step k is trained from exactly the plan's groups, in its order, with version k; then version
-//    k + 1 is published. A checkpoint that is due is durable before the version is published, so no
-//    version of a lost time line is ever seen when every step is checkpointed.
+//    k + 1 is published. A checkpoint is begun before its version is published and may become
+//    durable while the run goes on, one at a time; a run that stops or ends waits for it.
 // 3. After each attach the last step's report is sent again: the coordinator takes it once.
 // 4. A group whose tokens are too old for its step is dropped and generated anew, by attaching as a
 //    new incarnation; it never trains.
@@ -77,7 +77,8 @@ struct LearnerAction {
     kAttach,      // AttachLearner(steps_trained), then OnAttached or OnCallFailed
     kNextStep,    // NextStep(step) long poll, then OnNextStep or OnCallFailed
     kTrain,       // train `plan` with `groups`, then OnTrained or OnTrainFailed
-    kCheckpoint,  // write a checkpoint of `steps_trained` steps, then OnCheckpointed or -Failed
+    kCheckpoint,  // write a checkpoint of `steps_trained` steps: OnCheckpointed or -Failed when it
+                  // is done; OnCheckpointBegun before, if the run may go on meanwhile
     kReport,      // ReportStep(report), then OnReported or OnCallFailed
     kSavePolicy,  // write the policy's folder, then OnPolicySaved
     kStop,        // leave with success; the last action
@@ -132,6 +133,9 @@ class LearnerState {
   void OnTrained(const StepMetrics& metrics, std::vector<GroupOutcome> outcomes, absl::Time now);
   // CANCELLED after RequestStop: the step was given up before it changed anything.
   void OnTrainFailed(const absl::Status& status, absl::Time now);
+  // What the checkpoint holds was copied, which took `pause`; it is written in the background.
+  void OnCheckpointBegun(absl::Duration pause, absl::Time now);
+  // It is durable; without OnCheckpointBegun the run waited for it, for `took`.
   void OnCheckpointed(absl::Duration took, absl::Time now);
   void OnCheckpointFailed(const absl::Status& status, absl::Time now);
   void OnPolicySaved(const absl::Status& status, absl::Time now);
@@ -179,6 +183,8 @@ class LearnerState {
   bool policy_saved_ = false;
   int64_t steps_trained_ = 0;
   int64_t steps_checkpointed_ = 0;
+  bool checkpoint_due_ = false;
+  int64_t checkpoint_begun_ = -1;  // of so many steps, in the background; -1: none
   int64_t published_ = -1;
   int64_t incarnation_ = 0;
   int nonfinite_in_a_row_ = 0;
@@ -188,7 +194,8 @@ class LearnerState {
   absl::Time not_before_ = absl::InfinitePast();
   absl::Time failing_since_ = absl::InfiniteFuture();
   absl::Duration retry_delay_;
-  absl::Status last_error_;  // of the call under way or of why the run failed
+  absl::Status last_error_;       // of the call under way or of why the run failed
+  absl::Status pending_failure_;  // ends the run when the action under way has ended
   StepPlan plan_;
   absl::flat_hash_set<GroupId> missing_;  // groups of plan_ that are not complete
   std::vector<GroupExperience> batch_;

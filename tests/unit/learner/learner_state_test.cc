@@ -395,5 +395,82 @@ TEST_CASE("WAIT asks again") {
   h.Expect(Kind::kNextStep);
 }
 
+// Trains one step of one group up to its checkpoint's begin.
+void TrainAndBegin(Harness& h, int64_t step) {
+  h.Plan(PlanOf(step, {static_cast<uint64_t>(step)}));
+  h.Send(static_cast<uint64_t>(step), step);
+  h.Train();
+  h.Expect(Kind::kCheckpoint);
+  h.state.OnCheckpointBegun(absl::Milliseconds(1), h.now);
+}
+
+TEST_CASE("A checkpoint in the background lets the run go on, and the next one waits for it") {
+  Harness h;
+  h.Publish(0);
+  h.Attach(0);
+  TrainAndBegin(h, 0);
+  h.Publish(1);
+  const StepReport report = h.Report();
+  CHECK_FALSE(report.checkpointed);
+  CHECK(report.metrics.checkpoint_seconds == Approx(0.001));
+  h.Plan(PlanOf(1, {1}));
+  h.Send(1, 1);
+  h.Train();
+  CHECK(h.state.phase() == LearnerPhase::kCheckpoint);
+  h.ExpectNone();
+  CHECK(h.state.NextDue() == absl::InfiniteFuture());
+  h.state.OnCheckpointed(absl::Seconds(1), h.now);
+  CHECK(h.state.steps_checkpointed() == 1);
+  h.Expect(Kind::kCheckpoint);
+  h.state.OnCheckpointBegun(absl::Milliseconds(1), h.now);
+  h.state.OnCheckpointed(absl::Seconds(1), h.now);
+  h.Publish(2);
+  CHECK(h.Report().checkpointed);
+}
+
+TEST_CASE("A stop and the end of the run wait for the checkpoint in the background") {
+  Harness h;
+  h.Publish(0);
+  h.Attach(0);
+  TrainAndBegin(h, 0);
+  h.Publish(1);
+  h.Report();
+  SECTION("a stop") {
+    h.state.RequestStop(h.now);
+    h.ExpectNone();
+    h.state.OnCheckpointed(absl::Seconds(1), h.now);
+    h.Expect(Kind::kStop);
+  }
+  SECTION("the end") {
+    h.Expect(Kind::kNextStep);
+    h.state.OnNextStep(LearnerDirective::kFinished, {}, h.now);
+    h.ExpectNone();
+    h.state.OnCheckpointed(absl::Seconds(1), h.now);
+    h.Expect(Kind::kSavePolicy);
+  }
+  SECTION("a stop whose checkpoint fails") {
+    h.state.RequestStop(h.now);
+    h.state.OnCheckpointFailed(absl::ResourceExhaustedError("disk full"), h.now);
+    CHECK(absl::StrContains(h.Expect(Kind::kFail).status.message(),
+                            "checkpoint of 1 steps: disk full"));
+  }
+}
+
+TEST_CASE("Checkpoints that fail in the background end the run after the action under way") {
+  Harness h;
+  h.Publish(0);
+  h.Attach(0);
+  for (int64_t step = 0; step < 3; ++step) {
+    TrainAndBegin(h, step);
+    h.Publish(step + 1);
+    h.Report();
+    if (step == 2) h.Expect(Kind::kNextStep);
+    h.state.OnCheckpointFailed(absl::ResourceExhaustedError("disk full"), h.now);
+  }
+  h.ExpectNone();
+  h.state.OnNextStep(LearnerDirective::kTrain, PlanOf(3, {3}), h.now);
+  CHECK(absl::StrContains(h.Expect(Kind::kFail).status.message(), "disk full"));
+}
+
 }  // namespace
 }  // namespace crescendo
