@@ -11,6 +11,8 @@ namespace crescendo {
 
 namespace {
 
+constexpr size_t kLevelClassesMax = 64;
+
 absl::Status CheckOptions(const CoordinatorOptions& options) {
   const auto bad = [](absl::string_view what) {
     return absl::InvalidArgumentError(absl::StrCat("coordinator: ", what));
@@ -25,6 +27,25 @@ absl::Status CheckOptions(const CoordinatorOptions& options) {
         stage.groups_per_step > limits::kGroupsPerStepMax) {
       return bad("stages: a bound of limits.h does not hold");
     }
+  }
+  size_t classes = 0;
+  for (const StageOptions& stage : options.stages) {
+    if (stage.level_mix.empty()) continue;
+    if (classes != 0 && stage.level_mix.size() != classes) {
+      return bad("stages: level_mix must have as many weights in every stage that has one");
+    }
+    classes = stage.level_mix.size();
+    const bool some = std::any_of(stage.level_mix.begin(), stage.level_mix.end(),
+                                  [](int weight) { return weight > 0; });
+    const bool negative = std::any_of(stage.level_mix.begin(), stage.level_mix.end(),
+                                      [](int weight) { return weight < 0; });
+    if (!some || negative || classes > kLevelClassesMax) {
+      return bad(absl::StrCat("stages: level_mix: expected 1 to ", kLevelClassesMax,
+                              " weights of at least 0, not all 0"));
+    }
+  }
+  if (!(options.settled_weight > 0 && options.settled_weight <= 1)) {
+    return bad("settled_weight: expected (0, 1]");
   }
   if (options.steps > 0 && options.problems.empty()) return bad("no training problems");
   if (options.max_staleness < 0 || options.max_staleness > limits::kStalenessMax) {
@@ -43,6 +64,18 @@ absl::Status CheckOptions(const CoordinatorOptions& options) {
   return absl::OkStatus();
 }
 
+ProblemOrderOptions OrderOptions(const CoordinatorOptions& options) {
+  ProblemOrderOptions order;
+  order.seed = options.seed;
+  order.problems = static_cast<uint32_t>(options.problems.size());
+  order.settled_weight = options.settled_weight;
+  for (const StageOptions& stage : options.stages) {
+    order.classes = std::max(order.classes, static_cast<int>(stage.level_mix.size()));
+  }
+  for (const Problem& problem : options.problems) order.levels.push_back(problem.level);
+  return order;
+}
+
 absl::Status Contradiction(absl::string_view what) {
   return absl::DataLossError(absl::StrCat("journal: rows contradict each other: ", what));
 }
@@ -51,7 +84,7 @@ absl::Status Contradiction(absl::string_view what) {
 
 CoordinatorState::CoordinatorState(CoordinatorOptions options, absl::Time now)
     : options_(std::move(options)),
-      order_(options_.seed, static_cast<uint32_t>(options_.problems.size())),
+      order_(OrderOptions(options_)),
       members_(options_.lease),
       now_(now),
       written_(now),
@@ -165,6 +198,7 @@ absl::Status CoordinatorState::LoadGroups(const JournalImage& image, absl::Time 
     worker->leases.insert(id);
   }
   if (open != 0) return Contradiction("planned groups are missing");
+  if (!RestoreOrder()) return Contradiction("the place in the order of problems");
   return absl::OkStatus();
 }
 

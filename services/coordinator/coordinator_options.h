@@ -4,6 +4,7 @@
 #define CRESCENDO_SERVICES_COORDINATOR_COORDINATOR_OPTIONS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct Problem {
   std::string id;
   std::string text;
   RewardSpec reward;
+  std::optional<double> level = std::nullopt;  // difficulty, where it is known
 };
 
 struct StageOptions {
@@ -25,6 +27,8 @@ struct StageOptions {
   int groups_per_step = 32;  // > 0
   SamplingParams sampling;
   double learning_rate = 0;
+  std::vector<int>
+      level_mix;  // weight of each difficulty class, easiest first; empty: as they come
 };
 
 struct EvaluationOptions {
@@ -44,6 +48,8 @@ struct CoordinatorOptions {
   int max_staleness = 0;
   std::vector<StageOptions> stages;  // not empty
   CurriculumOptions curriculum;
+  double settled_weight = 1;  // (0, 1]: chance of a problem that was always or never solved so far
+                              // to be in an epoch
   EvaluationOptions evaluation;
   std::vector<Problem> problems;             // of training; not empty unless steps = 0
   std::vector<Problem> evaluation_problems;  // empty: no evaluation

@@ -35,9 +35,9 @@ class CallReactor : public grpc::ServerUnaryReactor {
 
 absl::Status CheckProtocol(uint32_t version, absl::string_view who) {
   if (version == limits::kProtocolVersion) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("protocol version: the ", who, " speaks ",
-                                                    version, ", the coordinator ",
-                                                    limits::kProtocolVersion));
+  return absl::FailedPreconditionError(
+      absl::StrCat("protocol version: the ", who, " speaks ", version, ", the coordinator ",
+                   limits::kProtocolVersion, ": start both from the same build"));
 }
 
 // An unsigned field of the wire as an int; what does not fit is out of every bound.

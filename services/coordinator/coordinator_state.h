@@ -248,6 +248,9 @@ class CoordinatorState {
   }
   absl::Status CheckLearner(const std::string& incarnation, absl::string_view operation) const;
   absl::Status CheckOutcomes(const PlanRow& plan, const std::vector<GroupOutcome>& outcomes) const;
+  // Brings the order of problems to where it stands behind the last plan; false when the plan's
+  // position cannot be one of this data set.
+  bool RestoreOrder();
   int64_t NextUnplannedStep() const { return static_cast<int64_t>(plans_.size()); }
   std::vector<StageStep> StageTrace() const;
   void EnterStage(int stage, std::string reason);

@@ -105,8 +105,9 @@ std::string DebugString(const JournalImage& image) {
       s.trained, s.learner_address, s.learner_incarnation, s.next_lease, s.groups_ever, s.hold,
       s.elapsed_seconds, s.train_elapsed_seconds, s.evaluation_seconds);
   for (const auto& [key, row] : image.plans) {
-    absl::StrAppendFormat(&out, "plan %d stage %d groups %d+%d at %d\n", key, row.stage,
-                          row.first_group, row.groups, row.planned_at);
+    absl::StrAppendFormat(&out, "plan %d stage %d groups %d+%d at %d epoch %d of %d: %s\n", key,
+                          row.stage, row.first_group, row.groups, row.planned_at, row.epoch,
+                          row.epoch_started_at, row.cursors);
   }
   for (const auto& [key, row] : image.groups) absl::StrAppendFormat(&out, "%s\n", Text(row));
   for (const auto& [key, row] : image.outcomes) {

@@ -58,6 +58,10 @@ struct PlanRow {
   uint64_t first_group = 0;
   int groups = 0;
   int64_t planned_at = 0;  // steps trained when it was planned
+  // Where the order of problems stands behind this batch (ProblemPosition).
+  int64_t epoch = 0;
+  int64_t epoch_started_at = 0;
+  std::string cursors;  // "12,7"
 };
 
 // (GroupState is the rollout core's; the simulation links both.)

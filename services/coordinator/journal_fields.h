@@ -63,6 +63,9 @@ void Fields(PlanRow& row, F&& f) {
   f("first_group", row.first_group);
   f("groups", row.groups);
   f("planned_at", row.planned_at);
+  f("epoch", row.epoch);
+  f("epoch_started_at", row.epoch_started_at);
+  f("cursors", row.cursors);
 }
 template <typename F>
 void Fields(GroupRow& row, F&& f) {

@@ -17,6 +17,7 @@
 #include "common/os/log.h"
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
+#include "common/rpc/address.h"
 #include "common/rpc/server.h"
 #include "services/coordinator/coordinator_host.h"
 #include "services/coordinator/coordinator_service.h"
@@ -85,6 +86,8 @@ absl::Status Serve(const RunConfig& config, FileSystem& files, const StopSignal&
                    Clock* clock) {
   const Logger log("coordinator", config.network.coordinator, LogLevel::kInfo, clock, StderrSink());
   const absl::Time begin = clock->Now();
+  // Before the journal is made: a port in use must leave nothing behind.
+  RETURN_IF_ERROR(CheckCanListen(config.network.coordinator, "coordinator"));
   ASSIGN_OR_RETURN(LoadedRun run, LoadRun(config, files, clock));
   const std::string run_id = run.state->run_id();
   const int64_t trained = run.state->trained();

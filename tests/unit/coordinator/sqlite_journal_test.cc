@@ -36,7 +36,7 @@ std::vector<JournalRecord> SomeRecords() {
           group,
           evaluation,
           StageRow{},
-          PlanRow{4, 1, 12, 4, 3}};
+          PlanRow{4, 1, 12, 4, 3, 1, 2, "3,4"}};
 }
 
 void RunSql(const std::string& path, const std::string& sql) {
@@ -162,7 +162,7 @@ TEST_CASE("a torn write-ahead log gives a prefix of the transactions") {
     for (int i = 0; i < 20; ++i) {
       StepRow step;
       step.step = i;
-      REQUIRE((*journal)->Append({PlanRow{i, 0, uint64_t(i) * 4, 4, 0}, step}).ok());
+      REQUIRE((*journal)->Append({PlanRow{i, 0, uint64_t(i) * 4, 4, 0, 0, 0, "0"}, step}).ok());
     }
     // Copied while it is open: what a crash would leave.
     REQUIRE(dir.files->WriteFile(dir / "c.sqlite", *dir.files->ReadFile(path, 1 << 24)).ok());
@@ -191,7 +191,7 @@ TEST_CASE("a disk that takes no more is an error, and the rows before it stand")
   TempDir dir;
   auto journal = SqliteJournal::Open(dir / "j.sqlite");
   REQUIRE(journal.ok());
-  REQUIRE((*journal)->Append({PlanRow{0, 0, 0, 4, 0}}).ok());
+  REQUIRE((*journal)->Append({PlanRow{0, 0, 0, 4, 0, 0, 0, "0"}}).ok());
   // The bound on a file's size stands for the full disk.
   struct rlimit before;
   REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
