@@ -95,7 +95,19 @@ TorchTrainer::TorchTrainer(FileSystem& files, const TorchTrainerOptions& options
       reference_(std::move(reference)),
       optimizer_(model_->parameters(), options.adamw) {}
 
-absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro, MiniBatchSums& sums) {
+absl::StatusOr<std::vector<float>> TorchTrainer::Proximal(const PackedMicroBatch& micro) {
+  const std::string operation =
+      absl::StrCat("proximal log-probs of a micro-batch of ", micro.tokens.size(), " tokens");
+  return CatchTorch(operation, [&]() -> absl::StatusOr<std::vector<float>> {
+    const at::NoGradGuard no_grad;
+    const at::Tensor log_probs = ForwardLogProbs(*model_, micro).log_prob;
+    const absl::Span<const float> span = FloatSpan(log_probs);
+    return std::vector<float>(span.begin(), span.end());
+  });
+}
+
+absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro,
+                                      const std::vector<float>* proximal, MiniBatchSums& sums) {
   const std::string operation = absl::StrCat("training a micro-batch of ", micro.tokens.size(),
                                              " tokens, ", micro.targets.size(), " of them sampled");
   return CatchTorch(operation, [&] {
@@ -109,7 +121,8 @@ absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro, MiniBatchSu
     const std::vector<LossSample> samples = LossSamples(micro);
     PolicyLossInput input;
     input.log_probs = log_probs;
-    input.old_log_probs = micro.old_log_probs;
+    input.old_log_probs = proximal != nullptr ? *proximal : micro.old_log_probs;
+    input.behavior_log_probs = micro.old_log_probs;
     if (reference.defined()) input.reference_log_probs = FloatSpan(reference);
     input.samples = samples;
     const PolicyLossResult result = PolicyLoss(input, options_.loss);
@@ -144,6 +157,16 @@ absl::StatusOr<StepResult> TorchTrainer::Train(const TrainRequest& request,
   MiniBatchSums total;
   MiniBatchSums unchanged;  // of the mini-batches before the first update
   bool updated = false;
+  std::vector<std::vector<float>> proximal;  // of every micro-batch, in order; empty: not wanted
+  if (options_.loss.importance_cap > 0) {
+    for (const MiniBatch& mini : request.mini_batches) {
+      for (const PackedMicroBatch& micro : mini.micro_batches) {
+        ASSIGN_OR_RETURN(std::vector<float> log_probs, Proximal(micro));
+        proximal.push_back(std::move(log_probs));
+      }
+    }
+  }
+  size_t index = 0;
   for (const MiniBatch& mini : request.mini_batches) {
     MiniBatchSums sums;
     optimizer_.ZeroGrad();
@@ -153,7 +176,8 @@ absl::StatusOr<StepResult> TorchTrainer::Train(const TrainRequest& request,
         return absl::CancelledError(
             absl::StrCat("step ", request.step.value(), " was stopped before its first update"));
       }
-      RETURN_IF_ERROR(Accumulate(micro, sums));
+      RETURN_IF_ERROR(Accumulate(micro, proximal.empty() ? nullptr : &proximal[index], sums));
+      ++index;
     }
     if (!updated) {
       unchanged.tokens += sums.tokens;

@@ -59,7 +59,12 @@ class TorchTrainer : public Trainer {
   };
   TorchTrainer(FileSystem& files, const TorchTrainerOptions& options,
                std::unique_ptr<PolicyModel> model, std::unique_ptr<PolicyModel> reference);
-  absl::Status Accumulate(const PackedMicroBatch& micro, MiniBatchSums& sums);
+  // The targets' log-probs under the current weights: the ratio's denominator where sampling is
+  // corrected by importance weights.
+  absl::StatusOr<std::vector<float>> Proximal(const PackedMicroBatch& micro);
+  // Forward, loss, backward. `proximal` null: the ratio is taken to what the rollout sampled.
+  absl::Status Accumulate(const PackedMicroBatch& micro, const std::vector<float>* proximal,
+                          MiniBatchSums& sums);
   void AddGradientsOfZero();
 
   FileSystem& files_;

@@ -330,6 +330,26 @@ TEST_CASE("The KL to the reference is 0 at first, grows, and is not there withou
   CHECK(MustTrain(*without, request).kl == 0);
 }
 
+TEST_CASE(
+    "Importance weights against the step's first weights: without a cap the plain ratio's slope") {
+  TempDir dir;
+  SaveTinyPolicy(dir);
+  const TrainRequest request = MakeRequest(MakeGroups(12, 4), 4096);
+  TorchTrainerOptions options;
+  options.loss.clip_low = options.loss.clip_high = 1e9;
+  const StepResult plain = MustTrain(*MakeTestTrainer(dir, options), request);
+  options.loss.importance_cap = 1e8;
+  const StepResult weighted = MustTrain(*MakeTestTrainer(dir, options), request);
+  CHECK(weighted.loss == Approx(plain.loss).epsilon(1e-5));
+  CHECK(weighted.grad_norm == Approx(plain.grad_norm).epsilon(1e-4));
+  CHECK(weighted.mismatch_max == plain.mismatch_max);
+  // Clipped to nothing around the proximal policy, the first update is still the whole gradient.
+  options.loss.clip_low = options.loss.clip_high = 1e-3;
+  CHECK(MustTrain(*MakeTestTrainer(dir, options), request).clip_ratio == 0);
+  options.loss.importance_cap = 0.1;
+  CHECK(MustTrain(*MakeTestTrainer(dir, options), request).grad_norm < 0.5 * plain.grad_norm);
+}
+
 TEST_CASE("bfloat16 trains on fp32 masters and exports bfloat16 weights") {
   TempDir dir;
   SaveTinyPolicy(dir);
