@@ -132,8 +132,8 @@ class Driver {
       for (int i = 0; i < plan->second.groups; ++i) {
         GroupOutcome outcome;
         outcome.group = GroupId(plan->second.first_group + i);
-        outcome.correct = 1;
-        outcome.incorrect = 1;
+        outcome.correct = static_cast<int>((plan->second.first_group + i) % 3 == 0 ? 2 : 1);
+        outcome.incorrect = 2 - outcome.correct;
         outcome.tokens = 20;
         event.groups.push_back(outcome);
       }

@@ -23,6 +23,11 @@ CoordinatorOptions RandomRun(CounterRng& rng) {
     options.evaluation.every = static_cast<int>(rng.Below(4));
     options.evaluation_problems = MakeProblems(3, "e");
   }
+  if (rng.Below(2) == 0) {
+    options.settled_weight = 0.4;
+    options.stages[0].level_mix = {3, 1};
+    options.stages[1].level_mix = {1, 3};
+  }
   return options;
 }
 
@@ -166,6 +171,9 @@ TEST_CASE("a run that rolls back trains the same batches in the same stages as o
     CoordinatorOptions options = SmallRun();
     options.max_staleness = 1;
     options.curriculum.max_steps = {4};
+    options.settled_weight = 0.4;
+    options.stages[0].level_mix = {3, 1};
+    options.stages[1].level_mix = {1, 3};
     Driver run(options);
     REQUIRE(run.Join("w").ok());
     REQUIRE(run.Attach(0).ok());
