@@ -70,21 +70,36 @@ void Append(const GroupExperience& group, const Item& item, double token_weight,
   out.samples.push_back(packed);
 }
 
+// The weight of each loss token of a sample of `own_tokens`.
+double TokenWeight(LossAggregation aggregation, int64_t tokens, int64_t samples, size_t own_tokens,
+                   int context_tokens) {
+  double divisor = static_cast<double>(tokens);
+  if (aggregation == LossAggregation::kSequenceMean) {
+    divisor = static_cast<double>(samples) * static_cast<double>(own_tokens);
+  } else if (aggregation == LossAggregation::kFixedLength) {
+    divisor = static_cast<double>(samples) * context_tokens;
+  }
+  return divisor > 0 ? 1.0 / divisor : 0;
+}
+
 MiniBatch PackGroups(const PackOptions& options, const std::vector<GroupExperience>& groups,
                      const std::vector<GroupAdvantages>& advantages, size_t begin, size_t end) {
   MiniBatch mini;
   std::vector<Item> items;
+  int64_t samples = 0;
   for (size_t g = begin; g < end; ++g) {
     for (size_t s = 0; s < groups[g].samples.size(); ++s) {
       const SampleExperience& sample = groups[g].samples[s];
       const bool masked = advantages[g].masked[s];
-      if (!masked) mini.loss_tokens += static_cast<int64_t>(sample.tokens.size());
+      if (!masked) {
+        mini.loss_tokens += static_cast<int64_t>(sample.tokens.size());
+        ++samples;
+      }
       const double advantage = advantages[g].advantages[s];
       if (options.drop_zero_advantage && (masked || advantage == 0)) continue;
       items.push_back({g, s, PackedLength(groups[g], sample), advantage});
     }
   }
-  const double weight = mini.loss_tokens == 0 ? 0 : 1.0 / static_cast<double>(mini.loss_tokens);
   for (const std::vector<Item>& bin :
        Fill(std::move(items), static_cast<size_t>(options.microbatch_tokens))) {
     PackedMicroBatch& micro = mini.micro_batches.emplace_back();
@@ -92,7 +107,11 @@ MiniBatch PackGroups(const PackOptions& options, const std::vector<GroupExperien
     micro.temperature = groups[bin.front().group].header.temperature;
     for (const Item& item : bin) {
       const bool masked = advantages[item.group].masked[item.sample];
-      Append(groups[item.group], item, masked ? 0 : weight, micro);
+      const GroupExperience& group = groups[item.group];
+      const double weight =
+          TokenWeight(options.aggregation, mini.loss_tokens, samples,
+                      group.samples[item.sample].tokens.size(), group.header.context_tokens);
+      Append(group, item, masked ? 0 : weight, micro);
     }
   }
   return mini;

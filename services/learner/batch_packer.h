@@ -2,10 +2,9 @@
 // update each), cut into packed micro-batches by a token budget.
 //
 // Invariants:
-// 1. The loss is normalised over the whole mini-batch: a sample's token_weight is 1 / (loss tokens
-// of
-//    all its decided samples in the mini-batch, those that are left out below included). So it does
-//    not depend on budget, packing, or the number of micro-batches.
+// 1. The loss is normalised over the whole mini-batch: a sample's token_weight is a function of the
+//    mini-batch's decided samples, those that are left out below included (LossAggregation). So it
+//    does not depend on budget, packing, or the number of micro-batches.
 // 2. The same groups in the same order give the same micro-batches, bit by bit.
 // 3. A sample is whole inside one micro-batch; a group is whole inside one mini-batch.
 //
@@ -57,9 +56,18 @@ struct MiniBatch {
   int64_t loss_tokens = 0;  // the normaliser: completion tokens of decided samples
 };
 
+// How tokens weigh in a mini-batch's loss; N, S: loss tokens and decided samples of the mini-batch.
+enum class LossAggregation {
+  kTokenMean,     // 1 / N: DAPO, Yu et al. 2025 (arXiv:2503.14476), eq. 8
+  kSequenceMean,  // 1 / (S x own tokens): GRPO, Shao et al. 2024 (arXiv:2402.03300), eq. 3
+  kFixedLength,   // 1 / (S x context limit): Dr. GRPO, Liu et al. 2025 (arXiv:2503.20783),
+                  // section 3.2
+};
+
 struct PackOptions {
   int microbatch_tokens = 16384;  // T is at most this, but for a sequence that is longer by itself
   int minibatches = 1;            // groups are split in order into so many parts, as even as can be
+  LossAggregation aggregation = LossAggregation::kTokenMean;
   // Leaves out samples whose advantage is 0, which have no gradient when nothing but the advantage
   // term is in the loss (no KL, no entropy). They still count in the normaliser.
   bool drop_zero_advantage = true;
