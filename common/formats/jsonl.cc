@@ -50,7 +50,8 @@ absl::StatusOr<std::string> TextOfAnswer(const Json& value, absl::string_view pl
 absl::StatusOr<const Json*> Field(const Json& row, const char* name, absl::string_view place) {
   const auto found = row.find(name);
   if (found == row.end() || found->is_null()) {
-    return absl::InvalidArgumentError(absl::StrCat(place, ": field '", name, "' is missing"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        place, ": field '", name, "' is missing; a row has at least id, problem and answer"));
   }
   return &*found;
 }

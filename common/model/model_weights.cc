@@ -259,6 +259,12 @@ absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(FileSystem& files,
                                                             const std::string& folder,
                                                             at::ScalarType dtype) {
   constexpr size_t kConfigBytesMax = 1 << 20;
+  if (!files.IsDirectory(folder)) {
+    const bool file = files.Exists(folder);
+    return absl::NotFoundError(
+        absl::StrCat(folder, file ? " is a file" : " does not exist",
+                     "; expected a model: a Hugging Face folder or a .gguf file"));
+  }
   ASSIGN_OR_RETURN(const std::string config_text,
                    files.ReadFile(JoinPath(folder, "config.json"), kConfigBytesMax));
   std::optional<absl::string_view> generation;

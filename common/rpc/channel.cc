@@ -54,9 +54,10 @@ absl::Status AwaitConnected(grpc::Channel& channel, absl::string_view who,
     }
     if (absl::Now() >= deadline) break;
   }
-  return absl::UnavailableError(
-      absl::StrCat("the ", who, " at ", address, " could not be reached in ",
-                   absl::FormatDuration(timeout), ": is it running, and is the address right?"));
+  return absl::UnavailableError(absl::StrCat(
+      "the ", who, " at ", address, " could not be reached in ",
+      absl::FormatDuration(absl::Trunc(timeout + absl::Milliseconds(5), absl::Milliseconds(10))),
+      ": is it running, and is the address right?"));
 }
 
 }  // namespace crescendo

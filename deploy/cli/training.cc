@@ -134,6 +134,15 @@ absl::Status WriteResults(const RunConfig& config, int workers, const TrainingWo
   return world.files->WriteFile(ReportFile(out), report->dump(2) + "\n");
 }
 
+// A run that never began because its input was wrong: only the logs stay, or the same command with
+// the input put right would find a run of another configuration.
+void ForgetRun(const TrainingWorld& world, const std::string& out) {
+  for (const char* name : {"config.toml", "coordinator.sqlite", "coordinator.sqlite-wal",
+                           "coordinator.sqlite-shm", "lock"}) {
+    (void)world.files->Remove(JoinPath(out, name));
+  }
+}
+
 }  // namespace
 
 std::string ReportFile(const std::string& out) { return JoinPath(out, "report.json"); }
@@ -200,6 +209,7 @@ absl::StatusOr<nlohmann::ordered_json> Train(const RunConfig& config, int worker
   const std::string& out = config.run.out;
   RETURN_IF_ERROR(world.files->MakeDirs(JoinPath(out, "logs")));
   ASSIGN_OR_RETURN(const auto lock, FolderLock::Take(out));
+  const bool fresh = !world.files->Exists(ConfigFile(out));
   RETURN_IF_ERROR(world.files->WriteFile(ConfigFile(out), ToToml(config)));
   std::string coordinator;
   nlohmann::ordered_json addresses;
@@ -208,6 +218,8 @@ absl::StatusOr<nlohmann::ordered_json> Train(const RunConfig& config, int worker
   TrainingLoop loop(config, world);
   const absl::Status status = loop.Run(std::move(services), coordinator);
   (void)world.files->Remove(AddressesFile(out));
+  if (absl::IsInvalidArgument(status) && fresh && loop.picture().steps.empty())
+    ForgetRun(world, out);
   RETURN_IF_ERROR(status);
   nlohmann::ordered_json report;
   RETURN_IF_ERROR(WriteResults(config, workers, world, loop.picture(), &report));

@@ -277,10 +277,9 @@ void LearnerState::OnCallFailed(const absl::Status& status, absl::Time now) {
   }
   if (now - failing_since_ > (ever_attached_ ? options_.unreachable_max : options_.connect_max)) {
     return Fail(absl::UnavailableError(absl::StrCat(
-                    "the coordinator could not be reached in ",
+                    "coordinator did not serve the learner (", LearnerPhaseName(phase_), ") for ",
                     absl::FormatDuration(absl::Trunc(now - failing_since_, absl::Milliseconds(10))),
-                    " (", LearnerPhaseName(phase_), "): is it running, and is the address right? ",
-                    "Last: ", status.message())),
+                    ": is it running, and is the address right? Last: ", status.message())),
                 now);
   }
   if (unknown_to_it) AttachAnew(now);

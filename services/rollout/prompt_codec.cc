@@ -8,10 +8,39 @@
 #include "common/formats/gguf.h"
 
 namespace crescendo {
+namespace {
+
+// What a user gets wrong first, said in words of the configuration.
+absl::Status CheckPlace(FileSystem& files, const PolicySection& policy) {
+  if (!files.Exists(policy.path)) {
+    return absl::NotFoundError(
+        absl::StrCat("policy.path: ", policy.path,
+                     " does not exist; expected a Hugging Face folder or a .gguf file"));
+  }
+  if (!files.IsDirectory(policy.path) && !absl::EndsWith(policy.path, ".gguf")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("policy.path: ", policy.path,
+                     " is a file; expected a Hugging Face folder or a .gguf file"));
+  }
+  if (!policy.tokenizer.empty()) {
+    if (files.Exists(policy.tokenizer)) return absl::OkStatus();
+    return absl::NotFoundError(absl::StrCat("policy.tokenizer: ", policy.tokenizer,
+                                            " does not exist; expected a folder or a file"));
+  }
+  if (files.IsDirectory(policy.path) && !files.Exists(JoinPath(policy.path, "tokenizer.json"))) {
+    return absl::NotFoundError(absl::StrCat("policy.path: ", policy.path,
+                                            " holds no tokenizer.json; put it there, or name "
+                                            "another tokenizer with policy.tokenizer"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<PromptCodec>> PromptCodec::Load(FileSystem& files,
                                                                const PolicySection& policy) {
   const std::string& place = policy.tokenizer.empty() ? policy.path : policy.tokenizer;
+  RETURN_IF_ERROR(CheckPlace(files, policy));
   std::unique_ptr<Tokenizer> tokenizer;
   std::optional<std::string> source;
   if (absl::EndsWith(place, ".gguf")) {
