@@ -2,8 +2,10 @@
 
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
@@ -13,9 +15,9 @@ namespace crescendo {
 namespace {
 
 constexpr absl::string_view kOptions = R"(
-  --config FILE        the run's TOML file (required)
+  --config FILE        the run's TOML file, such as deploy/recipes/demo.toml (required)
   --section.key=value  overrides a key of it; --stage.0.context_tokens=64 one of a stage
-  --dry-run            print the effective configuration and what would run, and end
+  --dry-run            print the effective configuration (every key) and what would run, and end
   --version
   --help
 
@@ -115,7 +117,10 @@ std::optional<RunConfig> ParseServiceCommandLine(int argc, const char* const* ar
   if (service.dry_run) {
     const absl::StatusOr<std::string> words = service.dry_run(*config);
     if (!words.ok()) return fail(words.status());
-    out << "\n# " << std::string(service.name) << " would run: " << *words << "\n";
+    // As comments, so that the whole can be kept as a recipe.
+    const std::string lines =
+        absl::StrReplaceAll(absl::StripTrailingAsciiWhitespace(*words), {{"\n", "\n# "}});
+    out << "\n# " << std::string(service.name) << " would run: " << lines << "\n";
   }
   return std::nullopt;
 }

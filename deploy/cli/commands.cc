@@ -18,6 +18,7 @@ constexpr absl::string_view kTrainHelp =
 
 Starts a coordinator, a reward service, a learner and rollout workers as processes of this machine,
 starts again what dies, shows the run, and closes with report.json, metrics.jsonl and report.html.
+For example: crescendo train deploy/recipes/demo.toml --out runs/mine --workers 2
 
   --out DIR      the run's folder. Without it: the recipe's run.out, or that name with -2, -3, ... when
                  it holds a finished run or one of another configuration

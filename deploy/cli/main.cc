@@ -28,6 +28,9 @@ constexpr absl::string_view kHelp =
   crescendo top              the live view of a run that is under way
   crescendo compare RECIPE   what a growing context limit saves: three arms with the same seeds
 
+  A recipe is a TOML file; deploy/recipes/demo.toml trains in a few minutes, and deploy/demo sets up,
+  builds and trains it with one command.
+
   crescendo COMMAND --help   more of a command
   crescendo --version
 
