@@ -68,6 +68,8 @@ class Grader::Impl {
     return grade;
   }
 
+  const GraderOptions& options() const { return options_; }
+
  private:
   // One acceptable answer suffices; what is undecided about one outweighs what is incorrect about
   // the others.
@@ -201,6 +203,8 @@ class Grader::Impl {
 
 Grader::Grader(GraderOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 Grader::~Grader() = default;
+
+const GraderOptions& Grader::options() const { return impl_->options(); }
 
 Grade Grader::Evaluate(const GradeQuery& query) { return impl_->Evaluate(query); }
 

@@ -34,6 +34,8 @@ class Grader {
   // Answers every kind by the mathematics of "math"; the adapter routes other kinds elsewhere.
   Grade Evaluate(const GradeQuery& query);
 
+  const GraderOptions& options() const;
+
  private:
   class Impl;
   std::unique_ptr<Impl> impl_;

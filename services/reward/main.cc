@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/config/command_line.h"
 #include "common/metrics/metrics_server.h"
@@ -26,6 +27,7 @@
 #include "common/rpc/server.h"
 #include "services/reward/commands.h"
 #include "services/reward/grading_pool.h"
+#include "services/reward/reward_config.h"
 #include "services/reward/reward_service.h"
 
 namespace crescendo {
@@ -43,17 +45,46 @@ GraderOptions OptionsFrom(const RunConfig& config) {
 }
 
 absl::StatusOr<std::string> Describe(const RunConfig& config) {
-  return absl::StrCat("would grade with ", config.reward.threads, " thread(s) at ",
-                      config.network.reward, "\n");
+  return absl::StrCat("grade with ", config.reward.threads, " thread(s) at ",
+                      config.network.reward);
 }
 
-absl::Status Serve(const RunConfig& config, const StopSignal& stop, Clock* clock) {
+// The kinds of reward and the audit log of a run.
+struct Rewards {
+  std::unique_ptr<RewardKinds> kinds;
+  ExternalRewards external;
+  std::unique_ptr<AuditLog> audit;
+};
+
+absl::StatusOr<Rewards> MakeRewards(const std::string& path, FileSystem* files, Clock* clock) {
+  RewardConfig config;
+  if (!path.empty()) {
+    ASSIGN_OR_RETURN(const std::string text, files->ReadFile(path, limits::kConfigFileBytesMax));
+    ASSIGN_OR_RETURN(config, ParseRewardConfig(text, path));
+  }
+  Rewards rewards;
+  ASSIGN_OR_RETURN(rewards.kinds, RewardKinds::Make(config.kinds));
+  for (const RewardKind& kind : rewards.kinds->kinds()) {
+    if (kind.type != RewardType::kExternal) continue;
+    ASSIGN_OR_RETURN(rewards.external[kind.name], ExternalReward::Make(kind, clock));
+  }
+  if (!config.audit.path.empty()) {
+    if (config.audit.path[0] != '/') config.audit.path = JoinPath(DirName(path), config.audit.path);
+    rewards.audit = std::make_unique<AuditLog>(config.audit, files);
+  }
+  return rewards;
+}
+
+absl::Status Serve(const RunConfig& config, const StopSignal& stop, FileSystem* files,
+                   Clock* clock) {
   const Logger log("reward", config.network.reward, LogLevel::kInfo, clock, StderrSink());
   ASSIGN_OR_RETURN(auto metrics_server, MetricsServer::Start({config.network.metrics, "reward",
                                                               config.network.insecure}));
   RewardMetrics metrics(metrics_server->registry());
   GradingPool pool(config.reward.threads, OptionsFrom(config));
-  RewardServiceImpl service(&pool, &metrics, clock);
+  ASSIGN_OR_RETURN(const Rewards rewards, MakeRewards(std::string(), files, clock));
+  RewardServiceImpl service(&pool, &metrics, clock,
+                            {rewards.kinds.get(), &rewards.external, rewards.audit.get()});
   ASSIGN_OR_RETURN(
       auto server,
       RpcServer::Start({config.network.reward, "reward", config.network.insecure}, {&service}));
@@ -65,6 +96,10 @@ absl::Status Serve(const RunConfig& config, const StopSignal& stop, Clock* clock
   server->SetServing(false);
   service.Drain();
   server->Stop(kDrainMax);
+  if (rewards.audit != nullptr) {
+    if (const absl::Status failed = rewards.audit->TakeError(); !failed.ok())
+      log.Warn("audit log", {{"status", failed}});
+  }
   log.Info("stopped");
   return absl::OkStatus();
 }
@@ -161,7 +196,7 @@ int Main(int argc, char** argv) {
   const auto config =
       ParseServiceCommandLine(argc, argv, service, *files, std::cout, std::cerr, &exit_code);
   if (!config) return exit_code;
-  const absl::Status status = Serve(*config, stop, clock.get());
+  const absl::Status status = Serve(*config, stop, files.get(), clock.get());
   return status.ok() ? kExitOk : ReportError(service.name, status, std::cerr);
 }
 

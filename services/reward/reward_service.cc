@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/limits.h"
+#include "nlohmann/json.hpp"
 
 namespace crescendo {
 namespace {
@@ -61,19 +62,45 @@ bool WithinBounds(const v1::GradeRequest& request) {
   return true;
 }
 
+// What is needed to grade it again (audit_log.h).
+std::string AuditLine(const v1::GradeRequest& request, const v1::GradeResponse& response,
+                      absl::Time now) {
+  nlohmann::json line = nlohmann::json::object();
+  line["time"] = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", now, absl::UTCTimeZone());
+  line["id"] = request.id();
+  line["kind"] = request.reward().kind();
+  line["gold"] =
+      std::vector<std::string>(request.reward().gold().begin(), request.reward().gold().end());
+  line["problem"] = request.problem().substr(0, kAuditTextBytesMax);
+  const std::string& text = request.response();
+  const bool cut = text.size() > kAuditTextBytesMax;  // the answer stands at the end
+  line["response"] = cut ? text.substr(text.size() - kAuditTextBytesMax) : text;
+  if (cut) line["response_cut"] = true;
+  line["verdict"] = std::string(VerdictName(static_cast<Verdict>(response.verdict())));
+  line["reason"] = response.reason();
+  line["reward"] = response.reward();
+  line["extracted"] = response.extracted();
+  line["micros"] = response.grading_micros();
+  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 }  // namespace
 
-v1::GradeResponse GradeRequestWith(Grader& grader, const v1::GradeRequest& request) {
+v1::GradeResponse GradeRequestWith(const RewardKinds& kinds, Grader& grader,
+                                   const v1::GradeRequest& request) {
   v1::GradeResponse response;
   response.set_id(request.id());
   struct Grade grade;
   if (WithinBounds(request)) {
-    GradeQuery query;
-    query.kind = request.reward().kind();
-    for (const std::string& gold : request.reward().gold()) query.gold.push_back(gold);
-    query.response = request.response();
-    query.problem = request.problem();
-    grade = grader.Evaluate(query);
+    RewardQuery query;
+    query.grade.kind = request.reward().kind();
+    for (const std::string& gold : request.reward().gold()) query.grade.gold.push_back(gold);
+    query.grade.response = request.response();
+    query.grade.problem = request.problem();
+    query.tokens = request.tokens();
+    query.context_tokens = request.context_tokens();
+    query.truncated = request.truncated();
+    grade = kinds.Evaluate(query, grader);
   } else {
     grade.reason = ReasonCode::kRequestInvalid;
   }
@@ -142,9 +169,13 @@ class RewardServiceImpl::Stream final
     }
     std::vector<v1::GradeResponse> responses;
     size_t bytes = 0;
-    for (const Pending& pending : turn) {
+    for (Pending& pending : turn) {
       bytes += pending.request.response().size();
-      responses.push_back(GradeOne(grader, pending));
+      if (ExternalReward* external = service_.ExternalOf(pending.request)) {
+        AskExternal(*external, std::move(pending));
+      } else {
+        responses.push_back(GradeOne(grader, pending));
+      }
     }
     absl::MutexLock lock(&mutex_);
     bytes_ -= std::min(bytes, bytes_);
@@ -195,14 +226,45 @@ class RewardServiceImpl::Stream final
   };
 
   v1::GradeResponse GradeOne(Grader& grader, const Pending& pending) {
-    RewardMetrics& metrics = service_.metrics_;
     const absl::Time start = service_.clock_.Now();
-    v1::GradeResponse response = GradeRequestWith(grader, pending.request);
+    v1::GradeResponse response = GradeRequestWith(service_.kinds_, grader, pending.request);
+    Account(pending.request, pending.arrived, start, &response);
+    return response;
+  }
+
+  // The answer stays in flight until the other server has answered, so this stream stays alive.
+  void AskExternal(ExternalReward& external, Pending pending) {
+    const absl::Time start = service_.clock_.Now(), arrived = pending.arrived;
+    v1::GradeRequest copy = pending.request;
+    external.Submit(std::move(pending.request),
+                    [this, request = std::move(copy), start, arrived](v1::GradeResponse response) {
+                      response.set_extracted(ToUtf8(response.extracted(), kWireExtractedBytes));
+                      Account(request, arrived, start, &response);
+                      absl::MutexLock lock(&mutex_);
+                      if (cancelled_) {
+                        --in_flight_;
+                      } else {
+                        outbox_.push_back(std::move(response));
+                      }
+                      WriteNext();
+                      StartReadWhenRoom();
+                      FinishWhenDone();
+                    });
+  }
+
+  void Account(const v1::GradeRequest& request, absl::Time arrived, absl::Time start,
+               v1::GradeResponse* graded) {
+    v1::GradeResponse& response = *graded;
+    RewardMetrics& metrics = service_.metrics_;
     const absl::Duration spent = service_.clock_.Now() - start;
     response.set_grading_micros(static_cast<uint64_t>(absl::ToInt64Microseconds(spent)));
     metrics.queued_answers.Decrement();
-    metrics.queue_seconds.Observe(absl::ToDoubleSeconds(start - pending.arrived));
+    metrics.queue_seconds.Observe(absl::ToDoubleSeconds(start - arrived));
     metrics.grading_seconds.Observe(absl::ToDoubleSeconds(spent));
+    if (service_.audit_ != nullptr &&
+        service_.audit_->Samples(request.response(), response.reason())) {
+      service_.audit_->Write(AuditLine(request, response, service_.clock_.Now()));
+    }
     if (response.reason() == ReasonName(ReasonCode::kRequestInvalid))
       metrics.refused_total.Increment();
     switch (response.verdict()) {
@@ -215,7 +277,6 @@ class RewardServiceImpl::Stream final
       default:
         metrics.undecided_total.Increment();
     }
-    return response;
   }
 
   void StartReadWhenRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -276,8 +337,20 @@ class RewardServiceImpl::Stream final
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-RewardServiceImpl::RewardServiceImpl(GradingPool* pool, RewardMetrics* metrics, Clock* clock)
-    : pool_(*pool), metrics_(*metrics), clock_(*clock) {}
+RewardServiceImpl::RewardServiceImpl(GradingPool* pool, RewardMetrics* metrics, Clock* clock,
+                                     const RewardServiceParts& parts)
+    : pool_(*pool),
+      metrics_(*metrics),
+      clock_(*clock),
+      kinds_(parts.kinds != nullptr ? *parts.kinds : built_in_),
+      external_(parts.external),
+      audit_(parts.audit) {}
+
+ExternalReward* RewardServiceImpl::ExternalOf(const v1::GradeRequest& request) const {
+  if (external_ == nullptr || !WithinBounds(request)) return nullptr;
+  const auto at = external_->find(request.reward().kind());
+  return at == external_->end() ? nullptr : at->second.get();
+}
 
 RewardServiceImpl::~RewardServiceImpl() = default;
 

@@ -13,13 +13,20 @@
 
 #include <cstddef>
 
+#include <map>
+#include <memory>
+#include <string>
+
 #include "absl/container/flat_hash_set.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "common/metrics/reward_metrics.h"
 #include "crescendo/v1/reward.grpc.pb.h"
+#include "services/reward/audit_log.h"
+#include "services/reward/external_reward.h"
 #include "services/reward/grading_pool.h"
+#include "services/reward/reward_kinds.h"
 
 namespace crescendo {
 
@@ -28,11 +35,23 @@ inline constexpr size_t kStreamBytesMax = 32u << 20;
 
 // One request to one verdict, with the checks of the edge. `micros` of the response is left to the
 // caller.
-v1::GradeResponse GradeRequestWith(Grader& grader, const v1::GradeRequest& request);
+v1::GradeResponse GradeRequestWith(const RewardKinds& kinds, Grader& grader,
+                                   const v1::GradeRequest& request);
+
+// By the kind's name.
+using ExternalRewards = std::map<std::string, std::unique_ptr<ExternalReward>>;
+
+// What a service may have beside the built-in kinds; all may be null, and outlive the service.
+struct RewardServiceParts {
+  const RewardKinds* kinds = nullptr;
+  const ExternalRewards* external = nullptr;  // one for each kind that is external
+  AuditLog* audit = nullptr;
+};
 
 class RewardServiceImpl final : public v1::RewardService::CallbackService {
  public:
-  RewardServiceImpl(GradingPool* pool, RewardMetrics* metrics, Clock* clock);
+  RewardServiceImpl(GradingPool* pool, RewardMetrics* metrics, Clock* clock,
+                    const RewardServiceParts& parts = {});
   ~RewardServiceImpl() override;
 
   grpc::ServerBidiReactor<v1::GradeRequest, v1::GradeResponse>* Grade(
@@ -44,9 +63,16 @@ class RewardServiceImpl final : public v1::RewardService::CallbackService {
  private:
   class Stream;
 
+  // Who grades a request of an external kind; null for any other.
+  ExternalReward* ExternalOf(const v1::GradeRequest& request) const;
+
   GradingPool& pool_;
   RewardMetrics& metrics_;
   Clock& clock_;
+  const RewardKinds built_in_;
+  const RewardKinds& kinds_;
+  const ExternalRewards* external_;
+  AuditLog* audit_;
   absl::Mutex mutex_;
   absl::flat_hash_set<Stream*> streams_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
