@@ -20,7 +20,7 @@ CoordinatorOptions RunOf(const ClusterOptions& options) {
   run.config = "simulated";
   run.steps = options.steps;
   run.max_staleness = options.max_staleness;
-  run.stages = {{24, 4, 3, {}, 1e-3}, {40, 3, 4, {}, 1e-3}, {64, 4, 3, {}, 1e-3}};
+  run.stages = {{24, 4, 3, {}, 1e-3, {}}, {40, 3, 4, {}, 1e-3, {}}, {64, 4, 3, {}, 1e-3, {}}};
   run.curriculum.min_steps = 2;
   run.curriculum.max_steps = {3, 3};
   run.curriculum.length_window = 1;

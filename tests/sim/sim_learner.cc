@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -94,17 +95,19 @@ void SimLearner::Perform(LearnerAction action) {
                     Pump();
                   });
       return;
-    case LearnerAction::Kind::kCheckpoint:
-      // Written to a temporary name and renamed: a crash before the end leaves the one before.
-      world.After(
-          self, world.Between(absl::Milliseconds(1), absl::Milliseconds(10)), [this, action] {
-            experiment_->disks.checkpoint = {
-                {action.steps_trained, state_->LedgerForCheckpoint(), state_->last_report()},
-                batches_};
-            state_->OnCheckpointed(absl::Milliseconds(5), Now());
-            Pump();
-          });
+    case LearnerAction::Kind::kCheckpoint: {
+      // Copied now and written while the run goes on: a crash before the end leaves the one before.
+      const auto copy = std::make_shared<SimCheckpoint>(SimCheckpoint{
+          {action.steps_trained, state_->LedgerForCheckpoint(), state_->last_report()}, batches_});
+      state_->OnCheckpointBegun(absl::ZeroDuration(), Now());
+      world.After(self, world.Between(absl::Milliseconds(1), absl::Milliseconds(100)),
+                  [this, copy] {
+                    experiment_->disks.checkpoint = *copy;
+                    state_->OnCheckpointed(absl::Milliseconds(5), Now());
+                    Pump();
+                  });
       return;
+    }
     case LearnerAction::Kind::kReport: {
       ReportStepEvent event{action.report.step, IncarnationText(), action.report.metrics,
                             action.report.groups};

@@ -84,7 +84,7 @@ std::string FirstNoticed(BrokenRule rule, int seeds) {
 TEST_CASE("A rule broken on purpose is noticed") {
   for (BrokenRule rule : {BrokenRule::kLeasesNeverExpire, BrokenRule::kReplyBeforeDurable,
                           BrokenRule::kStampsWrongVersion, BrokenRule::kForgetsMinVersion}) {
-    const std::string noticed = FirstNoticed(rule, 200);
+    const std::string noticed = FirstNoticed(rule, 1000);
     INFO("broken rule " << static_cast<int>(rule));
     CHECK(noticed != "");
     WARN("broken rule " << static_cast<int>(rule) << " noticed: " << noticed);
