@@ -63,14 +63,19 @@ ConfigFields RolloutFields(RolloutSection& r) {
 }
 
 ConfigFields ObjectiveFields(ObjectiveSection& o) {
-  return {
-      "objective",
-      true,
-      {Choice("advantage", &o.advantage, {"grpo"}), Above("clip_low", &o.clip_low, 0, 1),
-       Above("clip_high", &o.clip_high, 0, 100), Range("kl_coefficient", &o.kl_coefficient, 0, 100),
-       Choice("aggregation", &o.aggregation, {"token_mean"}),
-       Range("minibatches", &o.minibatches, 1, limits::kGroupsPerStepMax),
-       Flag("random_reward", &o.random_reward)}};
+  return {"objective",
+          true,
+          {Choice("advantage", &o.advantage, {"grpo", "dr_grpo", "rloo"}),
+           Choice("ratio", &o.ratio, {"token", "sequence", "cispo"}),
+           Above("clip_low", &o.clip_low, 0, 1), Above("clip_high", &o.clip_high, 0, 100),
+           Range("dual_clip", &o.dual_clip, 0, 1000),
+           Range("importance_cap", &o.importance_cap, 0, 1e6),
+           Range("kl_coefficient", &o.kl_coefficient, 0, 100),
+           Choice("kl_estimator", &o.kl_estimator, {"k1", "k2", "k3"}),
+           Choice("aggregation", &o.aggregation, {"token_mean", "sequence_mean", "fixed_length"}),
+           Flag("mask_truncated", &o.mask_truncated),
+           Range("minibatches", &o.minibatches, 1, limits::kGroupsPerStepMax),
+           Flag("random_reward", &o.random_reward)}};
 }
 
 ConfigFields OptimizerFields(OptimizerSection& o) {

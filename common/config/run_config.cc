@@ -234,6 +234,10 @@ void ConfigReader::CheckStages() {
                                ": too small for one sample of the longest context (", longest,
                                " tokens and its prompt)"));
   }
+  if (config_->objective.dual_clip != 0 && config_->objective.dual_clip <= 1) {
+    RelationError("objective.dual_clip", absl::StrCat("is ", config_->objective.dual_clip,
+                                                      ": expected 0 (off) or more than 1"));
+  }
   if (config_->curriculum.max_steps.size() > config_->stages.size()) {
     RelationError("curriculum.max_steps",
                   absl::StrCat("has ", config_->curriculum.max_steps.size(), " entries for ",

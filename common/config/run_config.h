@@ -93,13 +93,19 @@ struct RewardSection {
   double incorrect_reward = 0.0;
 };
 
-// [objective]
+// [objective]: formulas and papers in services/learner/{advantage,policy_loss,batch_packer}.h
 struct ObjectiveSection {
-  std::string advantage = "grpo";  // grpo: (r - mean) / (unbiased std + 1e-6)
+  std::string advantage = "grpo";  // grpo: (r - mean) / (unbiased std + 1e-6); dr_grpo; rloo
+  std::string ratio = "token";     // token; sequence (GSPO); cispo
   double clip_low = 0.2;           // ratio in [1 - clip_low, 1 + clip_high]
   double clip_high = 0.2;
-  double kl_coefficient = 0.0;  // of the k3 estimate to the base; 0: no reference model is loaded
-  std::string aggregation = "token_mean";  // over the tokens of the whole mini-batch
+  double dual_clip = 0.0;       // above 1: bounds the loss of a negative advantage; 0: off
+  double importance_cap = 0.0;  // truncated importance sampling of what the rollout drew; 0: off
+  double kl_coefficient = 0.0;  // of the KL estimate to the base; 0: no reference model is loaded
+  std::string kl_estimator = "k3";         // k1, k2, k3
+  std::string aggregation = "token_mean";  // token_mean, sequence_mean, fixed_length; over the
+                                           // whole mini-batch
+  bool mask_truncated = false;             // truncated samples are left out, not scored
   int minibatches = 1;  // optimizer steps that one batch of groups is split into, whole groups each
   bool random_reward = false;  // control: the learner replaces every reward by a seeded coin
 };

@@ -66,7 +66,8 @@ GroupAdvantages ComputeAdvantages(const RewardOptions& options, const GroupExper
   for (const SampleExperience& sample : group.samples) {
     const double draw = coin.Uniform();
     rewards.push_back(options.random_reward ? (draw < 0.5 ? 0.0 : 1.0) : sample.reward);
-    masked.push_back(sample.verdict == Verdict::kUndecided);
+    masked.push_back(sample.verdict == Verdict::kUndecided ||
+                     (options.mask_truncated && sample.finish == FinishReason::kTruncated));
   }
   return ComputeAdvantages(options.kind, rewards, masked);
 }

@@ -27,7 +27,7 @@ absl::StatusOr<AdvantageKind> ParseAdvantageKind(absl::string_view name);
 
 struct GroupAdvantages {
   std::vector<double> advantages;  // one a sample; 0 where masked
-  std::vector<bool> masked;        // undecided
+  std::vector<bool> masked;        // undecided, or truncated where that is asked for
   bool zero_variance =
       false;  // all decided rewards are equal (or there are none): nothing to learn
 };
@@ -41,6 +41,9 @@ GroupAdvantages ComputeAdvantages(AdvantageKind kind, const std::vector<double>&
 struct RewardOptions {
   AdvantageKind kind = AdvantageKind::kGrpo;
   bool random_reward = false;
+  // Truncated samples are masked like undecided ones (DAPO's overlong filtering, Yu et al. 2025,
+  // arXiv:2503.14476, section 3.4), instead of scored.
+  bool mask_truncated = false;
   uint64_t seed = 0;
 };
 GroupAdvantages ComputeAdvantages(const RewardOptions& options, const GroupExperience& group);

@@ -119,6 +119,15 @@ MiniBatch PackGroups(const PackOptions& options, const std::vector<GroupExperien
 
 }  // namespace
 
+absl::StatusOr<LossAggregation> ParseLossAggregation(absl::string_view name) {
+  if (name == "token_mean") return LossAggregation::kTokenMean;
+  if (name == "sequence_mean") return LossAggregation::kSequenceMean;
+  if (name == "fixed_length") return LossAggregation::kFixedLength;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "objective.aggregation: expected token_mean, sequence_mean or fixed_length, found \"", name,
+      "\""));
+}
+
 absl::StatusOr<std::vector<MiniBatch>> PackBatch(const PackOptions& options,
                                                  const std::vector<GroupExperience>& groups,
                                                  const std::vector<GroupAdvantages>& advantages) {

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "common/base/domain.h"
 #include "services/learner/advantage.h"
 #include "services/learner/experience.h"
@@ -63,6 +64,9 @@ enum class LossAggregation {
   kFixedLength,   // 1 / (S x context limit): Dr. GRPO, Liu et al. 2025 (arXiv:2503.20783),
                   // section 3.2
 };
+
+// "token_mean", "sequence_mean", "fixed_length"; INVALID_ARGUMENT names the others.
+absl::StatusOr<LossAggregation> ParseLossAggregation(absl::string_view name);
 
 struct PackOptions {
   int microbatch_tokens = 16384;  // T is at most this, but for a sequence that is longer by itself

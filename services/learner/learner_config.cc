@@ -37,6 +37,9 @@ absl::StatusOr<LearnerHostOptions> MakeHostOptions(const RunConfig& config, int 
   options.learner.nonfinite_steps_max = config.learner.nonfinite_steps_max;
   options.learner.connect_max = config.network.connect_timeout;
   ASSIGN_OR_RETURN(options.step.reward.kind, ParseAdvantageKind(config.objective.advantage));
+  options.step.reward.mask_truncated = config.objective.mask_truncated;
+  ASSIGN_OR_RETURN(options.step.pack.aggregation,
+                   ParseLossAggregation(config.objective.aggregation));
   options.step.reward.random_reward = config.objective.random_reward;
   options.step.reward.seed = config.run.seed;
   options.step.pack.microbatch_tokens = config.learner.microbatch_tokens;

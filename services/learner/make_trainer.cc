@@ -13,6 +13,10 @@ absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(FileSystem& files, const Ru
   options.dtype = config.policy.dtype;
   options.loss.clip_low = config.objective.clip_low;
   options.loss.clip_high = config.objective.clip_high;
+  options.loss.dual_clip = config.objective.dual_clip;
+  options.loss.importance_cap = config.objective.importance_cap;
+  ASSIGN_OR_RETURN(options.loss.ratio, ParseRatioKind(config.objective.ratio));
+  ASSIGN_OR_RETURN(options.loss.kl_estimator, ParseKlEstimator(config.objective.kl_estimator));
   options.loss.kl_coefficient = config.objective.kl_coefficient;
   options.adamw.beta1 = config.optimizer.beta1;
   options.adamw.beta2 = config.optimizer.beta2;

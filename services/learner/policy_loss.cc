@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 
 namespace crescendo {
@@ -129,6 +130,22 @@ void AddSample(const PolicyLossInput& input, const PolicyLossOptions& options,
 }
 
 }  // namespace
+
+absl::StatusOr<RatioKind> ParseRatioKind(absl::string_view name) {
+  if (name == "token") return RatioKind::kToken;
+  if (name == "sequence") return RatioKind::kSequence;
+  if (name == "cispo") return RatioKind::kCispo;
+  return absl::InvalidArgumentError(
+      absl::StrCat("objective.ratio: expected token, sequence or cispo, found \"", name, "\""));
+}
+
+absl::StatusOr<KlEstimator> ParseKlEstimator(absl::string_view name) {
+  if (name == "k1") return KlEstimator::kK1;
+  if (name == "k2") return KlEstimator::kK2;
+  if (name == "k3") return KlEstimator::kK3;
+  return absl::InvalidArgumentError(
+      absl::StrCat("objective.kl_estimator: expected k1, k2 or k3, found \"", name, "\""));
+}
 
 void PolicyLossStats::Add(const PolicyLossStats& other) {
   loss += other.loss;

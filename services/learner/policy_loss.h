@@ -26,6 +26,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 
 namespace crescendo {
@@ -40,6 +42,11 @@ enum class RatioKind {
   kCispo,     // -sg(clip(r)) A log_prob: MiniMax-M1 2025 (arXiv:2506.13585), eq. 4-5; no token's
               // gradient is cut
 };
+
+// As [objective] writes them: "token", "sequence", "cispo"; "k1", "k2", "k3". INVALID_ARGUMENT
+// names the key.
+absl::StatusOr<RatioKind> ParseRatioKind(absl::string_view name);
+absl::StatusOr<KlEstimator> ParseKlEstimator(absl::string_view name);
 
 struct PolicyLossOptions {
   RatioKind ratio = RatioKind::kToken;

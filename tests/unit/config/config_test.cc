@@ -103,7 +103,8 @@ TEST_CASE("a wrong type or range is an error that says what was expected and fou
   CHECK(ErrorOf(std::string(kMinimal) + "temperature = 0.0\n") ==
         "recipe.toml:7: stage.0.temperature: expected a number in (0, 10], found 0.0");
   CHECK(ErrorOf(std::string(kMinimal) + "[objective]\nadvantage = \"ppo\"\n") ==
-        "recipe.toml:8: objective.advantage: expected one of \"grpo\", found \"ppo\"");
+        "recipe.toml:8: objective.advantage: expected one of \"grpo\", \"dr_grpo\", \"rloo\", "
+        "found \"ppo\"");
   CHECK(ErrorOf(kMinimal, {"network.reward=localhost"}) ==
         "--network.reward: expected host:port, found \"localhost\"");
   CHECK(ErrorOf(kMinimal, {"optimizer.learning_rate=nan"}) ==
@@ -126,6 +127,8 @@ TEST_CASE("relations between keys hold") {
   CHECK(ErrorOf(kMinimal, {"objective.minibatches=33"}) ==
         "--objective.minibatches: objective.minibatches is 33, more than the groups of a step "
         "(stage.0.groups_per_step is 32); a mini-batch is made of whole groups");
+  CHECK(ErrorOf(kMinimal, {"objective.dual_clip=1"}) ==
+        "--objective.dual_clip: objective.dual_clip is 1: expected 0 (off) or more than 1");
   CHECK(ErrorOf(std::string(kMinimal) + "[coordinator]\nlease = \"900ms\"\n") ==
         "recipe.toml:8: coordinator.lease is 900ms: expected at least two heartbeats "
         "(rollout.heartbeat is 500ms)");

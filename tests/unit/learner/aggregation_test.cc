@@ -72,5 +72,34 @@ TEST_CASE("An undecided sample weighs nothing and is no divisor") {
         std::vector<double>{1.0 / 150, 1.0 / 150, 1.0 / 150, 0});
 }
 
+TEST_CASE("The names of [objective] are those of the formulas, and no others") {
+  CHECK(*ParseLossAggregation("token_mean") == LossAggregation::kTokenMean);
+  CHECK(*ParseLossAggregation("sequence_mean") == LossAggregation::kSequenceMean);
+  CHECK(*ParseLossAggregation("fixed_length") == LossAggregation::kFixedLength);
+  CHECK(ParseLossAggregation("mean").status().message() ==
+        "objective.aggregation: expected token_mean, sequence_mean or fixed_length, found "
+        "\"mean\"");
+}
+
+TEST_CASE("Truncated samples are scored, or masked where that is asked for") {
+  GroupExperience group;
+  const std::vector<double> rewards = {1, 0, 0, 0};
+  for (size_t s = 0; s < rewards.size(); ++s) {
+    SampleExperience sample;
+    sample.reward = rewards[s];
+    sample.verdict = rewards[s] > 0 ? Verdict::kCorrect : Verdict::kIncorrect;
+    sample.finish = s >= 2 ? FinishReason::kTruncated : FinishReason::kStop;
+    group.samples.push_back(sample);
+  }
+  RewardOptions options;
+  options.kind = AdvantageKind::kDrGrpo;
+  CHECK(ComputeAdvantages(options, group).advantages ==
+        std::vector<double>{0.75, -0.25, -0.25, -0.25});
+  options.mask_truncated = true;
+  const GroupAdvantages masked = ComputeAdvantages(options, group);
+  CHECK(masked.advantages == std::vector<double>{0.5, -0.5, 0, 0});
+  CHECK(masked.masked == std::vector<bool>{false, false, true, true});
+}
+
 }  // namespace
 }  // namespace crescendo

@@ -204,6 +204,17 @@ TEST_CASE("Splitting samples over micro-batches changes neither loss nor gradien
   CHECK(gradient == whole.gradient);
 }
 
+TEST_CASE("The names of [objective] are those of the formulas, and no others") {
+  CHECK(*ParseRatioKind("token") == RatioKind::kToken);
+  CHECK(*ParseRatioKind("sequence") == RatioKind::kSequence);
+  CHECK(*ParseRatioKind("cispo") == RatioKind::kCispo);
+  CHECK(*ParseKlEstimator("k1") == KlEstimator::kK1);
+  CHECK(*ParseKlEstimator("k2") == KlEstimator::kK2);
+  CHECK(*ParseKlEstimator("k3") == KlEstimator::kK3);
+  CHECK(ParseRatioKind("gspo").status().code() == absl::StatusCode::kInvalidArgument);
+  CHECK(ParseKlEstimator("").status().code() == absl::StatusCode::kInvalidArgument);
+}
+
 TEST_CASE("A sample without weight counts nowhere") {
   Fixture fixture = MakeFixture(4);
   fixture.samples[2].token_weight = 0;
