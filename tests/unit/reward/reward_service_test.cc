@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 
+#include "absl/synchronization/notification.h"
 #include "catch2/catch.hpp"
 #include "common/base/limits.h"
 #include "common/os/posix_env.h"
@@ -119,6 +120,76 @@ TEST_CASE("Draining answers what was read and ends the stream with UNAVAILABLE")
   while (fixture.stream_->Read(&response)) {
   }
   CHECK(fixture.stream_->Finish().error_code() == grpc::StatusCode::UNAVAILABLE);
+}
+
+// Another server for a kind: the same service class, which grades that kind as mathematics.
+class Elsewhere {
+ public:
+  explicit Elsewhere(int port = 0)
+      : clock_(MakeRealClock()), metrics_(registry_), pool_(1, {}), kinds_(MakeKinds()) {
+    service_ = std::make_unique<RewardServiceImpl>(
+        &pool_, &metrics_, clock_.get(), RewardServiceParts{kinds_.get(), nullptr, nullptr});
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:" + std::to_string(port), grpc::InsecureServerCredentials(),
+                             &port_);
+    builder.RegisterService(service_.get());
+    server_ = builder.BuildAndStart();
+  }
+  ~Elsewhere() { server_->Shutdown(absl::ToChronoTime(clock_->Now())); }
+  int port() const { return port_; }
+
+ private:
+  static std::unique_ptr<RewardKinds> MakeKinds() {
+    RewardKind kind;
+    kind.name = "elsewhere";
+    return std::move(RewardKinds::Make({kind})).value();
+  }
+  prometheus::Registry registry_;
+  std::unique_ptr<Clock> clock_;
+  RewardMetrics metrics_;
+  GradingPool pool_;
+  std::unique_ptr<RewardKinds> kinds_;
+  std::unique_ptr<RewardServiceImpl> service_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+};
+
+TEST_CASE(
+    "A kind of another server is asked there, again when it comes back, and is unavailable when it "
+    "does not") {
+  auto elsewhere = std::make_unique<Elsewhere>();
+  const int port = elsewhere->port();
+  RewardKind kind;
+  kind.name = "elsewhere";
+  kind.type = RewardType::kExternal;
+  kind.address = "127.0.0.1:" + std::to_string(port);
+  kind.timeout = absl::Seconds(20);
+  const auto clock = MakeRealClock();
+  const auto ask = [&](ExternalReward& external, const std::string& response) {
+    absl::Notification done;
+    v1::GradeResponse verdict;
+    v1::GradeRequest request = Fixture::Request(99, "1/2", response);
+    request.mutable_reward()->set_kind("elsewhere");
+    external.Submit(request, [&](v1::GradeResponse answer) {
+      verdict = std::move(answer);
+      done.Notify();
+    });
+    done.WaitForNotification();
+    return verdict;
+  };
+  auto external = ExternalReward::Make(kind, clock.get());
+  REQUIRE(external.ok());
+  const v1::GradeResponse first = ask(**external, "\\boxed{0.5}");
+  CHECK(first.id() == 99);
+  CHECK(first.verdict() == v1::VERDICT_CORRECT);
+  elsewhere.reset();
+  elsewhere = std::make_unique<Elsewhere>(port);
+  CHECK(ask(**external, "\\boxed{0.6}").verdict() == v1::VERDICT_INCORRECT);
+  elsewhere.reset();
+  kind.timeout = absl::Milliseconds(200);
+  auto hasty = ExternalReward::Make(kind, clock.get());
+  REQUIRE(hasty.ok());
+  CHECK(ask(**hasty, "\\boxed{0.5}").reason() == "unavailable");
 }
 
 TEST_CASE("A client that goes away leaves nothing behind") {
