@@ -190,8 +190,8 @@ void PagedScores(const PagedTask& t, const float* q, int64_t rows, int64_t end, 
     return reinterpret_cast<const T*>(t.key_blocks + block * t.key_block_bytes) +
            key % t.block_size;
   };
-  // A decode row is bound by memory: the next keys, and the values that these scores will weigh, are
-  // asked for while these keys are worked on.
+  // A decode row is bound by memory: the next keys, and the values that these scores will weigh,
+  // are asked for while these keys are worked on.
   const auto prefetch = [&](int64_t vector) {
     const int64_t key = vector * kWidth;
     const int64_t block = t.block_table[key / t.block_size];

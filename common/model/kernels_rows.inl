@@ -296,7 +296,7 @@ float RowMax(const float* x, int64_t n) {
   ForEachVector(n, [&](int64_t i, int64_t count) {
     const Vec v = LoadN(x + i, count, x[0]);
     max = Max(max, v);
-    check += v - v;
+    check += v - v;  // NOLINT(misc-redundant-expression)
   });
   return MaxLane(max) + Sum(check);
 }

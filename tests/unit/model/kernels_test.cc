@@ -1,0 +1,152 @@
+// The row kernels of every instruction set that this CPU has, against the formulas in double.
+#include "common/model/kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "catch2/catch.hpp"
+#include "common/base/rng.h"
+
+namespace crescendo::kernels {
+namespace {
+
+// Fn(table) for each instruction set of this CPU.
+template <typename F>
+void ForEachTable(const F& fn) {
+  for (const char* name : {"generic", "avx2", "avx512"}) {
+    const Table* table = KernelsFor(name);
+    if (table == nullptr) {
+      WARN("this CPU has no " << name);
+      continue;
+    }
+    INFO(name);
+    CHECK(std::string(table->instruction_set) == name);
+    fn(*table);
+  }
+}
+
+std::vector<float> Random(size_t n, uint64_t seed) {
+  CounterRng rng(seed);
+  std::vector<float> values(n);
+  for (float& x : values) x = static_cast<float>(rng.Normal() * 2.0);
+  return values;
+}
+
+Bf16 ToBf16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+float FromBf16(Bf16 x) {
+  const uint32_t bits = uint32_t{x.bits} << 16;
+  float f;
+  std::memcpy(&f, &bits, sizeof(f));
+  return f;
+}
+
+const size_t kLengths[] = {1, 3, 8, 15, 16, 17, 40, 96, 515, 1027};
+
+}  // namespace
+
+TEST_CASE("RMSNorm, SwiGLU and RoPE of every instruction set") {
+  ForEachTable([](const Table& table) {
+    for (const size_t n : kLengths) {
+      const std::vector<float> x = Random(2 * n, n), weight = Random(n, n + 1);
+      std::vector<float> y(2 * n, 9.0f), rstd(2);
+      const auto size = static_cast<int64_t>(n);
+      table.f32.rms_norm(x.data(), size, weight.data(), y.data(), size, rstd.data(), 2, size,
+                         1e-6f);
+      for (size_t row = 0; row < 2; ++row) {
+        double sum = 0.0;
+        for (size_t i = 0; i < n; ++i) sum += double(x[row * n + i]) * x[row * n + i];
+        const double scale = 1.0 / std::sqrt(sum / double(n) + 1e-6);
+        CHECK(rstd[row] == Approx(scale));
+        for (size_t i = 0; i < n; ++i) {
+          CHECK(y[row * n + i] == Approx(x[row * n + i] * scale * weight[i]).margin(1e-5));
+        }
+      }
+      std::vector<float> gated(n + 1, 7.0f);
+      table.f32.swiglu(x.data(), gated.data(), 1, size);
+      for (size_t i = 0; i < n; ++i) {
+        CHECK(gated[i] == Approx(x[i] / (1.0 + std::exp(-double(x[i]))) * x[n + i]).margin(1e-6));
+      }
+      CHECK(gated[n] == 7.0f);  // nothing behind the end is written
+      std::vector<float> cosine, sine, turned(2 * n), back(2 * n);
+      for (const float angle : Random(n, 3)) {
+        cosine.push_back(std::cos(angle));
+        sine.push_back(std::sin(angle));
+      }
+      table.f32.rope(x.data(), turned.data(), cosine.data(), sine.data(), 1, 2 * size, 1.0f);
+      for (size_t i = 0; i < n; ++i) {
+        CHECK(turned[i] == Approx(x[i] * cosine[i] - x[n + i] * sine[i]).margin(1e-5));
+        CHECK(turned[n + i] == Approx(x[n + i] * cosine[i] + x[i] * sine[i]).margin(1e-5));
+      }
+      table.f32.rope(turned.data(), back.data(), cosine.data(), sine.data(), 1, 2 * size, -1.0f);
+      for (size_t i = 0; i < 2 * n; ++i) CHECK(back[i] == Approx(x[i]).margin(1e-5));
+    }
+  });
+}
+
+TEST_CASE("bf16 rows are rounded to nearest even, and written within their bounds") {
+  ForEachTable([](const Table& table) {
+    for (const size_t n : kLengths) {
+      const std::vector<float> x = Random(2 * n, n);
+      std::vector<Bf16> in, out(n + 1, Bf16{0x1234});
+      for (const float v : x) in.push_back(ToBf16(v));
+      const auto size = static_cast<int64_t>(n);
+      table.bf16.swiglu(in.data(), out.data(), 1, size);
+      for (size_t i = 0; i < n; ++i) {
+        const double gate = FromBf16(in[i]), up = FromBf16(in[n + i]);
+        CHECK(FromBf16(out[i]) == Approx(gate / (1.0 + std::exp(-gate)) * up).epsilon(0.01));
+      }
+      CHECK(out[n].bits == 0x1234);
+      std::vector<float> wide(n);
+      table.bf16_to_f32(in.data(), wide.data(), size);
+      for (size_t i = 0; i < n; ++i) CHECK(wide[i] == FromBf16(in[i]));
+    }
+  });
+}
+
+TEST_CASE("softmax sums, entropy and gradients of a row; not finite is seen") {
+  ForEachTable([](const Table& table) {
+    for (const size_t n : kLengths) {
+      std::vector<float> x = Random(n, n);
+      const auto size = static_cast<int64_t>(n);
+      const float max = table.row_max(x.data(), size);
+      CHECK(max == *std::max_element(x.begin(), x.end()));
+      constexpr double kInverse = 1.25;
+      double sum = 0.0, weighted = 0.0;
+      for (const float v : x) {
+        const double z = (double(v) - max) * kInverse;
+        sum += std::exp(z), weighted += z * std::exp(z);
+      }
+      std::vector<float> blocks((n + kSumBlock - 1) / kSumBlock);
+      const SoftmaxSums sums =
+          table.softmax_sums(x.data(), size, max, kInverse, blocks.data(), true);
+      CHECK(sums.exp == Approx(sum).epsilon(1e-6));
+      CHECK(sums.z_exp == Approx(weighted).epsilon(1e-5).margin(1e-6));
+      double of_blocks = 0.0;
+      for (const float block : blocks) of_blocks += double(block);
+      CHECK(of_blocks == Approx(sums.exp));
+      std::vector<float> gradient = x;
+      table.log_prob_gradient(gradient.data(), size, max, kInverse, sums.exp, 0.5f);
+      for (size_t i = 0; i < n; ++i) {
+        CHECK(gradient[i] ==
+              Approx(-0.5 * std::exp((double(x[i]) - max) * kInverse) / sum).margin(1e-7));
+      }
+      for (const float bad :
+           {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+            -std::numeric_limits<float>::infinity()}) {
+        std::vector<float> broken = x;
+        broken[n / 2] = bad;
+        CHECK(!std::isfinite(table.row_max(broken.data(), size)));
+      }
+    }
+  });
+}
+
+}  // namespace crescendo::kernels
