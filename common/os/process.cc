@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 
 #include "common/base/status_macros.h"
 
@@ -82,6 +83,17 @@ int StopSignal::signal_number() const {
 void UnblockStopSignals() {
   const sigset_t set = StopSet();
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+}
+
+void UsePassiveComputeWaits(char* const* argv) {
+  if (getenv("OMP_WAIT_POLICY") != nullptr) return;
+  setenv("OMP_WAIT_POLICY", "passive", 1);
+  // By its path, so that ps shows the program's name.
+  char path[4096];
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 1);
+  if (length <= 0) return;
+  path[length] = 0;
+  execv(path, argv);  // comes back only when it failed: then the program goes on as it is
 }
 
 int64_t ResidentBytes() {

@@ -135,4 +135,7 @@ int Main(int argc, const char* const* argv) {
 }  // namespace
 }  // namespace crescendo
 
-int main(int argc, char** argv) { return crescendo::Main(argc, argv); }
+int main(int argc, char** argv) {
+  crescendo::UsePassiveComputeWaits(argv);
+  return crescendo::Main(argc, argv);
+}

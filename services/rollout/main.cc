@@ -22,6 +22,7 @@
 #include "common/os/log.h"
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
+#include "common/rpc/address.h"
 #include "common/rpc/server.h"
 #include "services/rollout/make_runner.h"
 #include "services/rollout/prompt_codec.h"
@@ -89,6 +90,8 @@ absl::StatusOr<std::string> Describe(const RunConfig& config) {
 absl::Status Serve(const RunConfig& config, FileSystem& files, Clock* clock, StopSignal& stop) {
   const std::string worker_id = WorkerId(config);
   const Logger log("rollout", worker_id, LogLevel::kInfo, clock, StderrSink());
+  // Before the model is read: a port in use is told at once.
+  RETURN_IF_ERROR(CheckCanListen(config.network.rollout, "rollout"));
   ASSIGN_OR_RETURN(
       const auto metrics_server,
       MetricsServer::Start({config.network.metrics, "rollout", config.network.insecure}));
@@ -154,4 +157,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace crescendo
 
-int main(int argc, char** argv) { return crescendo::Main(argc, argv); }
+int main(int argc, char** argv) {
+  crescendo::UsePassiveComputeWaits(argv);
+  return crescendo::Main(argc, argv);
+}

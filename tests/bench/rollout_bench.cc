@@ -22,6 +22,7 @@
 #include "common/model/policy_model.h"
 #include "common/model/torch_guard.h"
 #include "common/os/posix_env.h"
+#include "common/os/process.h"
 #include "services/rollout/engine.h"
 #include "services/rollout/torch_model_runner.h"
 
@@ -287,4 +288,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace crescendo
 
-int main(int argc, char** argv) { return crescendo::Main(argc, argv); }
+int main(int argc, char** argv) {
+  crescendo::UsePassiveComputeWaits(argv);
+  return crescendo::Main(argc, argv);
+}
