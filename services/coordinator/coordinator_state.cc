@@ -451,6 +451,7 @@ absl::Status CoordinatorState::Abandon(const std::string& worker_id,
     Group* group = FindLease(lease, worker_id);
     if (group == nullptr) continue;
     Release(*group, now);
+    group->handed_back = absl::StrCat(worker_id, ": ", reason.substr(0, kNameBytesMax));
     ++freed;
   }
   counters_.leases_abandoned += freed;

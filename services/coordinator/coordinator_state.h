@@ -196,9 +196,10 @@ class CoordinatorState {
  private:
   struct Group {
     GroupRow row;
-    absl::Time deadline;  // of the lease
-    absl::Time changed;   // when it became pending or leased, or its tokens grew
-    uint64_t tokens = 0;  // of the lease, as the worker told
+    absl::Time deadline;      // of the lease
+    absl::Time changed;       // when it became pending or leased, or its tokens grew
+    uint64_t tokens = 0;      // of the lease, as the worker told
+    std::string handed_back;  // by whom and why last; empty: by nobody
   };
   // The evaluation round under way.
   struct Round {

@@ -29,6 +29,7 @@ std::string CoordinatorState::AwaitedGroups(absl::string_view what, uint64_t fir
                                             int total, absl::Time now) const {
   int unfinished = 0;
   int pending_late = 0;
+  std::string handed_back;
   std::map<std::string, int> late;  // by worker
   for (auto it = groups_.lower_bound(first); it != groups_.end() && it->first <= last; ++it) {
     const Group& group = it->second;
@@ -37,6 +38,7 @@ std::string CoordinatorState::AwaitedGroups(absl::string_view what, uint64_t fir
     if (now - group.changed <= options_.awaited_after) continue;
     if (group.row.state == GroupRowState::kPending) {
       ++pending_late;
+      if (handed_back.empty()) handed_back = group.handed_back;
     } else {
       ++late[group.row.worker];
     }
@@ -48,7 +50,8 @@ std::string CoordinatorState::AwaitedGroups(absl::string_view what, uint64_t fir
         std::count_if(members_.workers().begin(), members_.workers().end(),
                       [this](const auto& entry) { return members_.MayLease(entry.second); });
     holders.push_back(absl::StrCat(pending_late, " leased to nobody (", live, " of ",
-                                   members_.workers().size(), " workers can take groups)"));
+                                   members_.workers().size(), " workers can take groups)",
+                                   handed_back.empty() ? "" : ", handed back by ", handed_back));
   }
   for (const auto& [worker_id, count] : late) {
     if (holders.size() >= kHoldersNamedMax) {

@@ -65,8 +65,10 @@ void Membership::Rate(Worker& worker, double tokens_per_second) {
 }
 
 void Membership::Incident(Worker& worker, absl::string_view what, absl::Time now) {
-  ++worker.incidents;
   worker.last_incident = std::string(what);
+  if (now - worker.incident_at < kIncidentGap) return;
+  worker.incident_at = now;
+  ++worker.incidents;
   if (worker.incidents < kIncidentsMax) return;
   const absl::Duration length =
       std::min(kQuarantineMax, kQuarantineFirst * (1 << std::min(worker.quarantines, 8)));

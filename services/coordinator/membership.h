@@ -6,7 +6,8 @@
 //   lost         no heartbeat for a lease time; gets no more leases until it is heard from
 //   quarantined  kIncidentsMax incidents (leases that ran out, were handed back, or died with the
 //                process) in a row without a completed group between them; gets no leases for a
-//                time that doubles from 30 s to 10 min
+//                time that doubles from 30 s to 10 min. What happens within kIncidentGap is one
+//                incident: sixteen groups handed back for one cause are no sixteen causes
 //
 // Not thread-safe: part of the coordinator's state. Pointers to a Worker stay valid until it is
 // removed.
@@ -43,6 +44,7 @@ struct Worker {
   int64_t policy_version = -1;
   uint64_t generated_tokens = 0;
   int incidents = 0;
+  absl::Time incident_at = absl::InfinitePast();
   int quarantines = 0;  // in a row
   absl::Time quarantined_until = absl::InfinitePast();
   std::string last_incident;
@@ -52,6 +54,7 @@ struct Worker {
 class Membership {
  public:
   static constexpr int kIncidentsMax = 3;
+  static constexpr absl::Duration kIncidentGap = absl::Seconds(5);
   static constexpr double kSlowShare = 0.5;
   static constexpr int kPeersMin = 3;  // workers with a rate before one can be called slow
 

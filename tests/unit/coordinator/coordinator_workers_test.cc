@@ -65,14 +65,21 @@ TEST_CASE("a worker that keeps failing is quarantined, with the reason") {
   REQUIRE(run.Join("a").ok());
   REQUIRE(run.Attach(0).ok());
   for (int i = 0; i < Membership::kIncidentsMax; ++i) {
-    const auto leases = run.Lease("a", 1);
-    REQUIRE(leases.size() == 1);
-    REQUIRE(run.state->Abandon("a", {leases[0].lease}, "no memory", run.now).ok());
+    run.now += absl::Seconds(6);
+    const auto leases = run.Lease("a", 4);
+    REQUIRE(leases.size() == 4);
+    for (const GroupLease& lease : leases) {  // for one cause
+      REQUIRE(run.state->Abandon("a", {lease.lease}, "no memory", run.now).ok());
+    }
   }
   REQUIRE(run.Lease("a", 1).empty());
   const WorkerView worker = run.state->View(run.now).workers[0];
   REQUIRE(worker.state == "quarantined");
   REQUIRE(absl::StrContains(worker.reason, "no memory"));
+  const absl::Time later = run.now + absl::Seconds(20);
+  REQUIRE(run.state->View(later).awaiting ==
+          "step 0 waits for 4 of 4 groups: 4 leased to nobody (0 of 1 workers can take groups), "
+          "handed back by a: no memory");
   run.now += absl::Seconds(9);
   for (int i = 0; i < 4; ++i, run.now += absl::Seconds(9)) REQUIRE(run.Heartbeat("a").ok());
   run.state->Tick(run.now);
