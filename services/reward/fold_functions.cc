@@ -96,6 +96,12 @@ NodeId Folder::FoldFunction(NodeId id) {
     if (const Rational* number = NumberOf(argument)) numbers.push_back(number);
   }
   const bool all_numbers = numbers.size() == arguments.size();
+  // What is not analytic says nothing at one point: floor(x) = x at every whole number, and |x| = x
+  // at every positive one. Those without variables have been carried out before.
+  if (point_ != nullptr && function >= Function::kAbs && function != Function::kFactorial &&
+      function != Function::kBinomial) {
+    return OpaqueFunction(function, arguments);
+  }
   switch (function) {
     case Function::kFactorial:
     case Function::kDoubleFactorial:
@@ -125,9 +131,20 @@ NodeId Folder::FoldFunction(NodeId id) {
       if (function <= Function::kCsc && point_ == nullptr)
         return FoldTrigonometric(id, arguments[0]);
   }
-  if (point_ == nullptr) return ex_.WithChildren(id, arguments);
+  return point_ == nullptr ? ex_.WithChildren(id, arguments) : OpaqueFunction(function, arguments);
+}
+
+// A quantity of its own for each function and arguments; |x| and |-x| are one.
+NodeId Folder::OpaqueFunction(Function function, const std::vector<NodeId>& arguments) {
   uint64_t key = MixSeed(static_cast<uint64_t>(function), arguments.size());
-  for (NodeId argument : arguments) key = MixSeed(key, ex_.node(argument).hash);
+  for (NodeId argument : arguments) {
+    if (function == Function::kAbs) {
+      const NodeId negated = Fold(ex_.MakeNegation(argument));
+      if (negated == kNoNode) return kNoNode;
+      if (ex_.node(negated).hash < ex_.node(argument).hash) argument = negated;
+    }
+    key = MixSeed(key, ex_.node(argument).hash);
+  }
   return Opaque(key);
 }
 
@@ -229,8 +246,7 @@ NodeId Folder::FoldSign(NodeId id, Function function, NodeId argument) {
       }
     }
   }
-  if (point_ == nullptr) return ex_.WithChildren(id, {argument});
-  return Opaque(MixSeed(ex_.node(argument).hash, static_cast<uint64_t>(function) + 77));
+  return ex_.WithChildren(id, {argument});
 }
 
 }  // namespace crescendo

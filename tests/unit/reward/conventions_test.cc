@@ -238,6 +238,28 @@ TEST_CASE("Expressions in variables") {
                   {"\\sqrt{x}", "x"}});
 }
 
+// Where a point proves nothing: each of these agrees at every whole, or every large, or every
+// positive number.
+TEST_CASE("What agrees at many points is not yet equal") {
+  for (const Case& each : std::vector<Case>{{"|x-1|", "x-1"},
+                                            {"|x|", "x"},
+                                            {"\\lfloor x \\rfloor", "x"},
+                                            {"\\lceil x \\rceil", "\\lfloor x \\rfloor"},
+                                            {"\\gcd(n,2)", "1"},
+                                            {"\\max(x,1)", "x"},
+                                            {"\\sqrt{x^2}", "x"},
+                                            {"\\sin(\\pi n)", "0"},
+                                            {"(-1)^n", "1"},
+                                            {"x+2305843009213693951", "x"},
+                                            {"x^{2305843009213693951}", "x"},
+                                            {"|x-\\pi|", "x-\\pi"},
+                                            {"\\sqrt{x}\\sqrt{y}", "\\sqrt{-x}\\sqrt{-y}"}}) {
+    INFO(each.gold << "   " << each.answer);
+    CHECK(Ask(each).verdict != kRight);
+  }
+  Expect(kRight, {{"|x-1|", "|1-x|"}, {"|x|+1", "1+|x|"}, {"\\gcd(n,2)", "\\gcd(n,2)+0"}});
+}
+
 TEST_CASE("Equations and assignments") {
   Expect(kRight, {{"5", "x = 5"},
                   {"x = 5", "5"},
