@@ -51,6 +51,7 @@ class Folder {
   NodeId FoldFactorial(const Rational& n, bool twice);
   NodeId FoldTrigonometric(NodeId id, NodeId argument);
   NodeId FoldLogarithm(NodeId argument);
+  NodeId OpaqueAngle(Function function, NodeId angle);
   NodeId OpaqueFunction(Function function, const std::vector<NodeId>& arguments);
   NodeId FoldSign(NodeId id, Function function, NodeId argument);
   NodeId RationalPower(const Rational& base, const Rational& exponent);

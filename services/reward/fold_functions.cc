@@ -95,6 +95,9 @@ NodeId Folder::FoldFunction(NodeId id) {
   for (NodeId argument : arguments) {
     if (const Rational* number = NumberOf(argument)) numbers.push_back(number);
   }
+  if (point_ != nullptr && (function == Function::kSin || function == Function::kCos)) {
+    return OpaqueAngle(function, originals[0]);
+  }
   const bool all_numbers = numbers.size() == arguments.size();
   // What is not analytic says nothing at one point: floor(x) = x at every whole number, and |x| = x
   // at every positive one. Those without variables have been carried out before.
@@ -132,6 +135,50 @@ NodeId Folder::FoldFunction(NodeId id) {
         return FoldTrigonometric(id, arguments[0]);
   }
   return point_ == nullptr ? ex_.WithChildren(id, arguments) : OpaqueFunction(function, arguments);
+}
+
+// Sine and cosine at a point: of each term of the angle by a random tangent t of its half, so that
+// every identity of addition theorems holds: cos = (1 - t^2) / (1 + t^2), sin = 2 t / (1 + t^2).
+NodeId Folder::OpaqueAngle(Function function, NodeId angle) {
+  std::vector<NodeId> terms = {angle};
+  if (ex_.op(angle) == Op::kAdd)
+    terms.assign(ex_.children(angle).begin(), ex_.children(angle).end());
+  NodeId cosine = ex_.MakeInteger(1), sine = ex_.MakeInteger(0);
+  const auto rotate = [&](NodeId c, NodeId s) {
+    const NodeId next = Fold(ex_.MakeDifference(ex_.MakeMul({cosine, c}), ex_.MakeMul({sine, s})));
+    sine = Fold(ex_.MakeAdd({ex_.MakeMul({sine, c}), ex_.MakeMul({cosine, s})}));
+    cosine = next;
+  };
+  for (NodeId term : terms) {
+    if (RationalMultipleOfPi(ex_, term)) {
+      rotate(ex_.MakeFunction(Function::kCos, {term}), ex_.MakeFunction(Function::kSin, {term}));
+      continue;
+    }
+    int64_t times = 1;
+    std::vector<NodeId> rest, factors = {term};
+    if (ex_.op(term) == Op::kMul)
+      factors.assign(ex_.children(term).begin(), ex_.children(term).end());
+    for (NodeId factor : factors) {
+      const Rational* number = NumberOf(factor);
+      if (number != nullptr && number->is_integer() && fmpz_bits(number->numerator()) <= 4 &&
+          times == 1) {
+        times = fmpz_get_si(number->numerator());
+      } else {
+        rest.push_back(factor);
+      }
+    }
+    const NodeId value = Fold(ex_.MakeMul(rest));
+    if (value == kNoNode) return kNoNode;
+    const NodeId t = Opaque(MixSeed(ex_.node(value).hash, 0xa9));
+    const NodeId square = ex_.MakePow(t, ex_.MakeInteger(2));
+    const NodeId inverse =
+        ex_.MakePow(ex_.MakeAdd({ex_.MakeInteger(1), square}), ex_.MakeInteger(-1));
+    const NodeId c = Fold(ex_.MakeMul({ex_.MakeDifference(ex_.MakeInteger(1), square), inverse}));
+    NodeId s = Fold(ex_.MakeMul({ex_.MakeInteger(2), t, inverse}));
+    if (times < 0) s = Fold(ex_.MakeNegation(s));
+    for (int64_t i = 0; i < (times < 0 ? -times : times); ++i) rotate(c, s);
+  }
+  return function == Function::kCos ? cosine : sine;
 }
 
 // A quantity of its own for each function and arguments; |x| and |-x| are one.

@@ -364,8 +364,18 @@ bool LexLatex(absl::string_view folded, std::vector<Token>* tokens) {
 std::string CanonicalText(const std::vector<Token>& tokens) {
   std::string text;
   bool word = false;  // the last token was a word: two words need a space
-  for (const Token& token : tokens) {
+  const auto is_brace = [&](size_t i, char brace) {
+    return i < tokens.size() && tokens[i].kind == Token::Kind::kChar && tokens[i].text[0] == brace;
+  };
+  size_t closing = tokens.size();  // of a group of one token, whose braces say nothing
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const Token& token = tokens[i];
     if (token.kind == Token::Kind::kEnd) break;
+    if (is_brace(i, '{') && is_brace(i + 2, '}')) {
+      closing = i + 2;
+      continue;
+    }
+    if (i == closing) continue;
     const bool is_word = token.kind == Token::Kind::kWord;
     if (token.kind == Token::Kind::kCommand && token.text != "{,}") absl::StrAppend(&text, "\\");
     if (word && is_word) absl::StrAppend(&text, " ");

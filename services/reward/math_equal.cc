@@ -111,13 +111,16 @@ std::optional<Comparison> MathComparer::CompareAsText(NodeId gold, NodeId answer
   const bool gold_text = ex_.op(gold) == Op::kText, answer_text = ex_.op(answer) == Op::kText;
   if (!gold_text && !answer_text) return std::nullopt;
   if (gold_text && answer_text) return CompareTexts(gold, answer);
-  const absl::string_view words = Canonical(ex_.text(gold_text ? gold : answer));
+  const std::string words(Canonical(ex_.text(gold_text ? gold : answer)));  // nodes may be added
   const NodeId other = gold_text ? answer : gold;
   const bool empty = ex_.op(other) == Op::kEmptySet;
   const bool reals =
       ex_.op(other) == Op::kReals || (ex_.op(other) == Op::kSymbol && ex_.text(other) == "R");
   if ((empty && words == "none") || (reals && words == "reals"))
     return Comparison{Verdict::kCorrect, ReasonCode::kTextMatch};
+  if (words == "reals") {
+    if (auto sets = CompareRealSets(ex_.MakeConstant(Op::kReals), other)) return sets;
+  }
   if (!gold_text) return Comparison{Verdict::kUndecided, ReasonCode::kAnswerUnparsable};
   const bool digits =
       std::any_of(words.begin(), words.end(), [](char c) { return c >= '0' && c <= '9'; });
@@ -140,7 +143,10 @@ Comparison MathComparer::Compare(NodeId gold, NodeId answer, int depth) {
   }
   if (auto relations = CompareRelations(gold, answer, depth + 1)) return *relations;
   if (auto text = CompareAsText(gold, answer)) return *text;
-  if (IsRealSet(gold) || IsRealSet(answer)) {
+  const auto is_line = [&](NodeId id) { return ex_.op(id) == Op::kSymbol && ex_.text(id) == "R"; };
+  const bool line = (is_line(gold) && ex_.op(answer) == Op::kTuple) ||
+                    (is_line(answer) && ex_.op(gold) == Op::kTuple);
+  if (IsRealSet(gold) || IsRealSet(answer) || line) {
     if (auto sets = CompareRealSets(gold, answer)) return *sets;
   }
   switch (ex_.op(gold)) {

@@ -69,6 +69,7 @@ class Parser {
   bool failed() const { return failure_ != ParseFailure::kNone; }
 
   // Structures.
+  void SkipPreamble();
   Separator AcceptSeparator();
   bool AtListEnd() const;
   NodeId ParseList(NodeList* items);  // the items; what they make without brackets

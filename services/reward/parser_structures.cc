@@ -62,7 +62,16 @@ NodeId Parser::Fail(ParseFailure failure) {
   return kNoNode;
 }
 
+// "The final answer is" in front of the answer itself.
+void Parser::SkipPreamble() {
+  size_t ahead = 0;
+  while (IsLowerWord("the", ahead) || IsLowerWord("final", ahead) || IsLowerWord("answer", ahead))
+    ++ahead;
+  if (ahead > 0 && IsLowerWord("answer", ahead - 1) && IsLowerWord("is", ahead)) at_ += ahead + 1;
+}
+
 NodeId Parser::ParseAll() {
+  SkipPreamble();
   NodeList items;
   const NodeId root = ParseList(&items);
   if (!failed() && !IsEnd()) return Fail();

@@ -77,6 +77,12 @@ std::optional<Unit> Parser::ParseUnit(bool* generic) {
 NodeId Parser::ParseUnits(NodeId quantity) {
   if (failed()) return kNoNode;
   if (AcceptCommand("$")) return ex_.MakeQuantity(quantity, *FindUnit("dollar"));
+  if (IsLowerWord("for") &&
+      (IsLowerWord("all", 1) || IsLowerWord("any", 1) || IsLowerWord("every", 1)) &&
+      brackets_ == 0) {
+    while (!IsEnd()) ++at_;  // "for all x" adds nothing
+    return quantity;
+  }
   if (IsLowerWord("percent") || IsLowerWord("pct")) {
     ++at_;
     return ex_.Make(Op::kPercent, 0, {quantity});

@@ -260,6 +260,26 @@ TEST_CASE("What agrees at many points is not yet equal") {
   Expect(kRight, {{"|x-1|", "|1-x|"}, {"|x|+1", "1+|x|"}, {"\\gcd(n,2)", "\\gcd(n,2)+0"}});
 }
 
+TEST_CASE("Trigonometric identities, the line, words around an answer") {
+  Expect(kRight, {{"\\sin 2x", "2\\sin x\\cos x"},
+                  {"\\cos 2x", "2\\cos^2 x-1"},
+                  {"1-\\cos^2 x", "\\sin^2 x"},
+                  {"\\tan x", "\\frac{\\sin x}{\\cos x}"},
+                  {"\\sin(x+y)", "\\sin x\\cos y+\\cos x\\sin y"},
+                  {"\\cos(x+\\frac{\\pi}{2})", "-\\sin x"},
+                  {"\\sin(-x)", "-\\sin x"},
+                  {"\\sec^2 x", "1+\\tan^2 x"},
+                  {"\\mathbb{R}", "(-\\infty,\\infty)"},
+                  {"\\text{all real numbers}", "(-\\infty,\\infty)"},
+                  {"5", "\\text{The answer is } 5"},
+                  {"f(x)=x^2+1", "f(x)=1+x^2 \\text{ for all } x"},
+                  {"p \\equiv 1 \\pmod 4", "p\\equiv1\\pmod{4}"}});
+  Expect(kWrong, {{"\\sin 2x", "2\\sin x"},
+                  {"\\sin(x+y)", "\\sin x+\\sin y"},
+                  {"\\cos(x+\\pi)", "\\cos x"},
+                  {"\\mathbb{R}", "(0,\\infty)"}});
+}
+
 TEST_CASE("Equations and assignments") {
   Expect(kRight, {{"5", "x = 5"},
                   {"x = 5", "5"},
