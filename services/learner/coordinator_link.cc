@@ -84,7 +84,7 @@ class GrpcCoordinatorLink : public CoordinatorLink {
       if (cancelled_) return absl::CancelledError("the learner is stopping");
       under_way_ = &context;
     }
-    const absl::Status status =
+    absl::Status status =
         Call(&context, timeout, absl::StrCat("coordinator ", options_.coordinator, " ", why), call);
     absl::MutexLock lock(&mutex_);
     under_way_ = nullptr;

@@ -107,7 +107,7 @@ absl::Status RunLearner(const RunConfig& config, FileSystem& files, Clock& clock
     server->SetServing(false);
     host.RequestStop();
   });
-  const absl::Status status = host.Run(coordinator.get());
+  absl::Status status = host.Run(coordinator.get());
   stop.Request();
   watcher.join();
   server->Stop(kServerGrace);
