@@ -140,7 +140,8 @@ std::vector<ConfigField> FieldsOfStage(StageSection& s) {
           Range("group_samples", &s.group_samples, 2, limits::kGroupSamplesMax),
           Range("groups_per_step", &s.groups_per_step, 1, limits::kGroupsPerStepMax),
           Above("temperature", &s.temperature, 0, 10),
-          Range("learning_rate", &s.learning_rate, 0, 10)};
+          Range("learning_rate", &s.learning_rate, 0, 10),
+          Range("level_mix", &s.level_mix, 0, kSmall)};
 }
 
 std::vector<ConfigFields> FieldsOf(RunConfig& c) {
@@ -161,7 +162,8 @@ std::vector<ConfigFields> FieldsOf(RunConfig& c) {
       {"data",
        true,
        {Text("train", &c.data.train, TextForm::kPath), Text("reward_kind", &c.data.reward_kind),
-        Range("problems_max", &c.data.problems_max, 0, kBig)}},
+        Range("problems_max", &c.data.problems_max, 0, kBig),
+        Above("settled_weight", &c.data.settled_weight, 0, 1)}},
       CurriculumFields(c.curriculum),
       RolloutFields(c.rollout),
       {"reward",
@@ -169,7 +171,8 @@ std::vector<ConfigFields> FieldsOf(RunConfig& c) {
        {Range("threads", &c.reward.threads, 1, 1024),
         Flag("plain_text_answers", &c.reward.plain_text_answers),
         Range("correct_reward", &c.reward.correct_reward, -1000, 1000),
-        Range("incorrect_reward", &c.reward.incorrect_reward, -1000, 1000)}},
+        Range("incorrect_reward", &c.reward.incorrect_reward, -1000, 1000),
+        Text("rewards", &c.reward.rewards, TextForm::kPath)}},
       ObjectiveFields(c.objective),
       OptimizerFields(c.optimizer),
       LearnerFields(c.learner),

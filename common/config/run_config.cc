@@ -20,6 +20,8 @@
 namespace crescendo {
 namespace {
 
+constexpr size_t kLevelClassesMax = 64;  // as the coordinator's core
+
 constexpr size_t kErrorsShown = 10;
 
 std::string Text(std::string_view text) { return std::string(text); }
@@ -55,6 +57,7 @@ class ConfigReader {
   std::string UnknownKey(const std::string& section, const std::vector<ConfigField>& fields,
                          absl::string_view key) const;
   void CheckRequired();
+  void CheckLevelMixes();
   void CheckStages();
 
   const std::string file_;
@@ -213,7 +216,29 @@ void ConfigReader::CheckRequired() {
   }
 }
 
+void ConfigReader::CheckLevelMixes() {
+  size_t classes = 0;
+  for (size_t i = 0; i < config_->stages.size(); ++i) {
+    const std::vector<int>& mix = config_->stages[i].level_mix;
+    if (mix.empty()) continue;
+    const std::string name = absl::StrCat("stage.", i, ".level_mix");
+    if (mix.size() > kLevelClassesMax) {
+      RelationError(name, absl::StrCat("has ", mix.size(), " weights: at most ", kLevelClassesMax,
+                                       " are taken"));
+    }
+    if (std::all_of(mix.begin(), mix.end(), [](int weight) { return weight == 0; })) {
+      RelationError(name, "has no weight above 0");
+    }
+    if (classes != 0 && mix.size() != classes) {
+      RelationError(name, absl::StrCat("has ", mix.size(), " weights, another stage's has ",
+                                       classes, ": every mix weighs the same classes"));
+    }
+    classes = mix.size();
+  }
+}
+
 void ConfigReader::CheckStages() {
+  CheckLevelMixes();
   int longest = 0;
   for (size_t i = 0; i < config_->stages.size(); ++i) {
     const StageSection& stage = config_->stages[i];

@@ -43,6 +43,8 @@ struct DataSection {
   std::string train;  // JSON lines; relative to the recipe's folder
   std::string reward_kind = "math";
   int64_t problems_max = 0;  // use only the first so many; 0: all
+  // (0, 1] chance an epoch of a problem that was always or never solved so far; 1: all come
+  double settled_weight = 1.0;
 };
 
 // [[stage]]: in order; the first one starts the run
@@ -52,6 +54,9 @@ struct StageSection {
   int groups_per_step = 32;  // [1, kGroupsPerStepMax]
   double temperature = 1.0;  // (0, 10]
   double learning_rate = 0;  // 0: that of [optimizer]
+  // Weights of the difficulty classes, easiest first, as many in each stage that has some; empty:
+  // problems as they come (services/coordinator/problem_order.h)
+  std::vector<int> level_mix;
 };
 
 // [curriculum]: when a stage ends. Each rule can be switched off; the first that holds wins.
@@ -91,6 +96,7 @@ struct RewardSection {
       true;  // "the final answer is ..." and "#### N" count when there is no box
   double correct_reward = 1.0;
   double incorrect_reward = 0.0;
+  std::string rewards;  // file of other kinds of reward and the audit log; empty: none
 };
 
 // [objective]: formulas and papers in services/learner/{advantage,policy_loss,batch_packer}.h

@@ -31,8 +31,8 @@ absl::StatusOr<std::vector<Problem>> ReadProblems(FileSystem& files, const std::
   std::vector<Problem> problems;
   problems.reserve(rows.size());
   for (DatasetRow& row : rows) {
-    problems.push_back(
-        {std::move(row.id), std::move(row.problem), RewardSpec{kind, std::move(row.answers)}});
+    problems.push_back({std::move(row.id), std::move(row.problem),
+                        RewardSpec{kind, std::move(row.answers)}, row.level});
   }
   return problems;
 }
@@ -81,9 +81,11 @@ std::map<std::string, std::string> KeysOf(absl::string_view toml) {
   return keys;
 }
 
-// What a run may change between two starts: where it runs and how fast, not what it trains.
+// What a run may change between two starts: where it runs, how fast and how long, not what it
+// trains.
 bool MayChange(const std::string& key) {
-  if (key == "run.out" || (absl::StartsWith(key, "learner.") && key != "learner.max_staleness")) {
+  if (key == "run.out" || key == "run.steps" ||
+      (absl::StartsWith(key, "learner.") && key != "learner.max_staleness")) {
     return true;
   }
   for (const char* section : {"rollout.", "reward.", "coordinator.", "network."}) {
@@ -111,9 +113,11 @@ absl::StatusOr<CoordinatorOptions> OptionsFromConfig(FileSystem& files, const Ru
     stage.sampling = Sampling(section.temperature, 1.0);
     stage.learning_rate =
         section.learning_rate > 0 ? section.learning_rate : config.optimizer.learning_rate;
+    stage.level_mix = section.level_mix;
     options.stages.push_back(std::move(stage));
   }
   options.curriculum = ToOptions(config.curriculum);
+  options.settled_weight = config.data.settled_weight;
   if (config.run.steps > 0) {
     ASSIGN_OR_RETURN(
         options.problems,

@@ -132,6 +132,12 @@ TEST_CASE("relations between keys hold") {
   CHECK(ErrorOf(std::string(kMinimal) + "[coordinator]\nlease = \"900ms\"\n") ==
         "recipe.toml:8: coordinator.lease is 900ms: expected at least two heartbeats "
         "(rollout.heartbeat is 500ms)");
+  CHECK(ErrorOf(std::string(kMinimal) + "level_mix = [3, 1]\n[[stage]]\ncontext_tokens = 9\n"
+                                        "level_mix = [1, 1, 2]\n") ==
+        "recipe.toml:10: stage.1.level_mix has 3 weights, another stage's has 2: every mix weighs "
+        "the same classes");
+  CHECK(ErrorOf(kMinimal, {"stage.0.level_mix=[0, 0]"}) ==
+        "--stage.0.level_mix: stage.0.level_mix has no weight above 0");
   CHECK(ErrorOf(kMinimal, {"stage.1.context_tokens=5"}) ==
         "--stage.1.context_tokens: there is no stage 1; the recipe has 1, counted from 0");
 }

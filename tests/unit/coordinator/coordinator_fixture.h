@@ -151,6 +151,7 @@ class Driver {
     REQUIRE(Report(step, metrics).ok());
   }
 
+  void SetSteps(int64_t steps) { options_.steps = steps; }
   const JournalImage& journal() const { return journal_.image(); }
   const CoordinatorOptions& options() const { return options_; }
 

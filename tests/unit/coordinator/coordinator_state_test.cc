@@ -310,6 +310,33 @@ TEST_CASE("evaluation is a barrier: base, every K steps, and the end") {
   REQUIRE(run.state->History(0, 10).evaluations[1].train_elapsed_seconds == Approx(2));
 }
 
+TEST_CASE("a finished run goes on when it is given more steps") {
+  CoordinatorOptions options = SmallRun();
+  options.steps = 2;
+  options.evaluation.context_tokens = 96;
+  options.evaluation_problems = MakeProblems(1, "e");
+  Driver run(options);
+  REQUIRE(run.Join("w").ok());
+  REQUIRE(run.Attach(0).ok());
+  REQUIRE(*run.Complete("w", run.Lease("w", 1).at(0)));
+  run.TrainStep();
+  run.TrainStep();
+  REQUIRE(*run.Complete("w", run.Lease("w", 1).at(0)));
+  REQUIRE(run.state->finished());
+  run.SetSteps(4);
+  run.Restart();
+  REQUIRE_FALSE(run.state->finished());
+  REQUIRE(run.Join("w").ok());
+  REQUIRE(run.Attach(2).ok());
+  REQUIRE(run.NextStep(2)->directive == LearnerDirective::kTrain);
+  run.TrainStep();
+  run.TrainStep();
+  REQUIRE(run.state->evaluating());
+  run.SetSteps(1);  // fewer than are trained: over
+  run.Restart();
+  REQUIRE(run.state->View(run.now).steps_total == 1);
+}
+
 TEST_CASE("a worker that evaluates another version than asked is not believed") {
   CoordinatorOptions options = SmallRun();
   options.evaluation.context_tokens = 96;

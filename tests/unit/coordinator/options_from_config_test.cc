@@ -28,10 +28,11 @@ TEST_CASE("keys that a run must keep are named with both values") {
           std::string::npos);
 }
 
-TEST_CASE("keys that only say where and how fast it runs may change") {
+TEST_CASE("keys that only say where, how fast and how long it runs may change") {
   const RunConfig before = Config();
   RunConfig now = before;
   now.run.out = "elsewhere";
+  now.run.steps = 7;
   now.rollout.slots = 7;
   now.network.coordinator = "127.0.0.1:1";
   now.learner.threads = 3;
