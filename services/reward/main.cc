@@ -82,7 +82,7 @@ absl::Status Serve(const RunConfig& config, const StopSignal& stop, FileSystem* 
                                                               config.network.insecure}));
   RewardMetrics metrics(metrics_server->registry());
   GradingPool pool(config.reward.threads, OptionsFrom(config));
-  ASSIGN_OR_RETURN(const Rewards rewards, MakeRewards(std::string(), files, clock));
+  ASSIGN_OR_RETURN(const Rewards rewards, MakeRewards(config.reward.rewards, files, clock));
   RewardServiceImpl service(&pool, &metrics, clock,
                             {rewards.kinds.get(), &rewards.external, rewards.audit.get()});
   ASSIGN_OR_RETURN(
