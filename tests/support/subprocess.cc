@@ -6,9 +6,11 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -38,6 +40,17 @@ class Deadline {
 std::string ReadAll(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// "pid (name) state ppid ...": the name may hold anything, so it is read from its last parenthesis
+// on.
+bool ReadStat(const std::string& folder, char& state, pid_t& parent) {
+  const std::string stat = ReadAll(folder + "/stat");
+  const size_t close_at = stat.rfind(')');
+  if (close_at == std::string::npos) return false;
+  std::istringstream rest(stat.substr(close_at + 1));
+  rest >> state >> parent;
+  return true;
 }
 
 }  // namespace
@@ -133,6 +146,15 @@ ProgramResult RunProgram(const std::vector<std::string>& argv, absl::Duration ti
   return result;
 }
 
+bool AwaitEnd(pid_t pid, absl::Duration timeout) {
+  const int fd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+  if (fd < 0) return errno == ESRCH;
+  pollfd waited = {fd, POLLIN, 0};
+  const bool ended = poll(&waited, 1, Deadline(timeout).LeftMs()) == 1;
+  close(fd);
+  return ended;
+}
+
 std::vector<pid_t> ChildrenOf(pid_t parent, const std::string& name) {
   std::vector<pid_t> found;
   DIR* proc = opendir("/proc");
@@ -141,15 +163,9 @@ std::vector<pid_t> ChildrenOf(pid_t parent, const std::string& name) {
     const pid_t pid = std::atoi(entry->d_name);
     if (pid <= 0) continue;
     const std::string folder = std::string("/proc/") + entry->d_name;
-    // "pid (name) state ppid ...": the name may hold anything, so read from its last parenthesis.
-    const std::string stat = ReadAll(folder + "/stat");
-    const size_t close_at = stat.rfind(')');
-    if (close_at == std::string::npos) continue;
-    std::istringstream rest(stat.substr(close_at + 1));
-    std::string state;
+    char state = 'Z';
     pid_t ppid = 0;
-    rest >> state >> ppid;
-    if (ppid != parent || state == "Z") continue;
+    if (!ReadStat(folder, state, ppid) || ppid != parent || state == 'Z') continue;
     if (ReadAll(folder + "/cmdline").find(name) != std::string::npos) found.push_back(pid);
   }
   closedir(proc);

@@ -61,6 +61,9 @@ ProgramResult RunProgram(const std::vector<std::string>& argv, absl::Duration ti
 // The process ids of the direct children of `parent` whose command line contains `name`.
 std::vector<pid_t> ChildrenOf(pid_t parent, const std::string& name);
 
+// Waits for the end of any process (dead but not reaped has ended); false after `timeout`.
+bool AwaitEnd(pid_t pid, absl::Duration timeout);
+
 // Programs of the build under test: build/bin/NAME.
 std::string BuiltProgram(const std::string& name);
 
