@@ -33,9 +33,10 @@ TEST_CASE("every shipped recipe parses, and its effective form reads back") {
   }
 }
 
-TEST_CASE("every shipped recipe dry-runs") {
+TEST_CASE("every shipped recipe dry-runs, and a model that is not on this machine is named") {
   const char* build = std::getenv("CRESCENDO_BUILD_DIR");
   REQUIRE(build != nullptr);
+  const auto files = MakePosixFileSystem();
   for (const std::string& recipe : Recipes()) {
     INFO(recipe);
     const auto plan =
@@ -43,12 +44,22 @@ TEST_CASE("every shipped recipe dry-runs") {
     INFO(std::string(plan.status().message()));
     REQUIRE(plan.ok());
     CHECK(absl::StrContains(*plan, "# rollout-1: "));
-    for (const char* service : {"coordinator", "reward", "learner", "rollout"}) {
+    const auto config = LoadRunConfig(*files, recipe, {});
+    REQUIRE(config.ok());
+    const bool has_model = files->Exists(config->policy.path);
+    for (const std::string& service :
+         std::vector<std::string>{"coordinator", "reward", "learner", "rollout"}) {
       const auto words = RunTool(
           {absl::StrCat(build, "/bin/crescendo-", service), "--config", recipe, "--dry-run"}, "");
-      INFO(std::string(words.status().message()));
-      REQUIRE(words.ok());
-      CHECK(absl::StrContains(*words, absl::StrCat("# crescendo-", service, " would run: ")));
+      const std::string error(words.status().message());
+      INFO(error);
+      if (words.ok()) {
+        CHECK(absl::StrContains(*words, absl::StrCat("# crescendo-", service, " would run: ")));
+      } else {
+        CHECK_FALSE(has_model);
+        CHECK(absl::StrContains(error, absl::StrCat(config->policy.path, " does not exist")));
+        CHECK(absl::StrContains(error, "status 2"));
+      }
     }
   }
 }
