@@ -39,6 +39,8 @@ CoordinatorMetrics::CoordinatorMetrics(prometheus::Registry& registry)
                              "Rollout workers, by state.", {{"state", "lost"}})),
       draining_workers(MakeGauge(registry, "crescendo_coordinator_workers",
                                  "Rollout workers, by state.", {{"state", "draining"}})),
+      quarantined_workers(MakeGauge(registry, "crescendo_coordinator_workers",
+                                    "Rollout workers, by state.", {{"state", "quarantined"}})),
       pending_groups(MakeGauge(registry, "crescendo_coordinator_pending_groups",
                                "Groups that wait for a worker.")),
       leased_groups(

@@ -26,10 +26,11 @@ struct CoordinatorMetrics {
   prometheus::Counter& refused_calls_total;
   prometheus::Counter& generated_tokens_total;
   prometheus::Counter& trained_tokens_total;
-  prometheus::Gauge& healthy_workers;   // crescendo_coordinator_workers{state=healthy}
-  prometheus::Gauge& slow_workers;      // crescendo_coordinator_workers{state=slow}
-  prometheus::Gauge& lost_workers;      // crescendo_coordinator_workers{state=lost}
-  prometheus::Gauge& draining_workers;  // crescendo_coordinator_workers{state=draining}
+  prometheus::Gauge& healthy_workers;      // crescendo_coordinator_workers{state=healthy}
+  prometheus::Gauge& slow_workers;         // crescendo_coordinator_workers{state=slow}
+  prometheus::Gauge& lost_workers;         // crescendo_coordinator_workers{state=lost}
+  prometheus::Gauge& draining_workers;     // crescendo_coordinator_workers{state=draining}
+  prometheus::Gauge& quarantined_workers;  // crescendo_coordinator_workers{state=quarantined}
   prometheus::Gauge& pending_groups;
   prometheus::Gauge& leased_groups;
   prometheus::Gauge& buffered_groups;

@@ -208,6 +208,7 @@ void CoordinatorHost::ExportMetrics(absl::Time now) {
   m.slow_workers.Set(in_state("slow"));
   m.lost_workers.Set(in_state("lost"));
   m.draining_workers.Set(in_state("draining"));
+  m.quarantined_workers.Set(in_state("quarantined"));
   m.pending_groups.Set(view.groups_pending);
   m.leased_groups.Set(view.groups_leased);
   m.buffered_groups.Set(view.groups_buffered);
