@@ -163,7 +163,8 @@ absl::Status TrainCommand(const CliArguments& arguments, const TrainingWorld& wo
 absl::Status TopCommand(const CliArguments& arguments, const TrainingWorld& world) {
   ASSIGN_OR_RETURN(const std::string address, CoordinatorAddress(arguments, *world.files));
   ASSIGN_OR_RETURN(const auto client, RunClient::Make(address, arguments.insecure));
-  RunWatcher watcher(world.terminal, absl::StrCat("the run at ", address));
+  RunWatcher watcher(world.terminal, absl::StrCat("the run at ", address),
+                     /*from_the_beginning=*/false);
   absl::Time last_answer = world.clock->Now();
   while (!world.stop->WaitFor(kTopLoop)) {
     const absl::Time now = world.clock->Now();

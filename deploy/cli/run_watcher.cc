@@ -17,8 +17,8 @@ constexpr absl::Duration kSilence = absl::Seconds(5);
 
 }  // namespace
 
-RunWatcher::RunWatcher(Terminal* terminal, std::string title)
-    : terminal_(terminal), title_(std::move(title)) {}
+RunWatcher::RunWatcher(Terminal* terminal, std::string title, bool from_the_beginning)
+    : terminal_(terminal), title_(std::move(title)), answered_(from_the_beginning) {}
 
 absl::Status RunWatcher::Poll(RunClient& client, absl::Time now) {
   if (now < next_poll_) return absl::OkStatus();

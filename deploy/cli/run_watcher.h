@@ -14,7 +14,9 @@ namespace crescendo {
 // Not thread-safe. The terminal outlives it.
 class RunWatcher {
  public:
-  RunWatcher(Terminal* terminal, std::string title);
+  // from_the_beginning: the run is a new one, and every step of it is told, however late the first
+  // answer comes.
+  RunWatcher(Terminal* terminal, std::string title, bool from_the_beginning);
 
   // Asks the coordinator when a quarter of a second has passed since it was last asked, and shows
   // what is new. A coordinator that does not answer is told in the view after a few seconds. Blocks
@@ -36,7 +38,7 @@ class RunWatcher {
   absl::Time next_poll_ = absl::InfinitePast();
   absl::Time last_answer_ = absl::InfinitePast();
   std::string notice_;
-  bool answered_ = false;
+  bool answered_;
   int64_t told_step_ = -1;
   int64_t told_evaluation_ = -1;
   size_t told_stages_ = 0;

@@ -80,7 +80,9 @@ class TrainingLoop {
   TrainingLoop(const RunConfig& config, const TrainingWorld& world)
       : config_(config),
         world_(world),
-        watcher_(world.terminal, absl::StrCat(config.run.name, ", seed ", config.run.seed)) {}
+        watcher_(world.terminal, absl::StrCat(config.run.name, ", seed ", config.run.seed),
+                 /*from_the_beginning=*/
+                 !world.files->Exists(JoinPath(config.run.out, "coordinator.sqlite"))) {}
 
   absl::Status Run(std::vector<SupervisedService> services, const std::string& coordinator);
   const RunPicture& picture() const { return watcher_.picture(); }
