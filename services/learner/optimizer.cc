@@ -19,13 +19,6 @@ namespace {
 
 constexpr int64_t kGrain = 16384;  // elements of one thread's share at least
 
-at::Tensor GradAsFloat(const at::Tensor& parameter) {
-  const at::Tensor& grad = parameter.grad();
-  return grad.scalar_type() == at::kFloat && grad.is_contiguous()
-             ? grad
-             : grad.to(at::kFloat).contiguous();
-}
-
 absl::Status CheckTensor(const NamedTensor& wanted, const TensorBytes& found) {
   const std::vector<int64_t> shape = wanted.tensor.sizes().vec();
   if (found.dtype != "F32" || found.shape != shape ||
@@ -61,11 +54,29 @@ void AdamW::Reset() {
   }
 }
 
+void AdamW::FoldGradients() {
+  const at::NoGradGuard no_grad;
+  for (Slot& slot : slots_) {
+    at::Tensor& grad = slot.parameter.tensor.mutable_grad();
+    if (!slot.master.defined() || !grad.defined()) continue;
+    slot.folded = slot.folded.defined() ? slot.folded.add_(grad) : grad.to(at::kFloat).contiguous();
+    grad.reset();
+  }
+}
+
+at::Tensor AdamW::Gradient(const Slot& slot) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor& grad = slot.parameter.tensor.grad();
+  if (!grad.defined()) return slot.folded;
+  const at::Tensor exact = grad.detach().to(at::kFloat).contiguous();
+  return slot.folded.defined() ? slot.folded + exact : exact;
+}
+
 double AdamW::GradNorm() const {
   double sum = 0;
   for (const Slot& slot : slots_) {
-    if (!slot.parameter.tensor.grad().defined()) continue;
-    const at::Tensor grad = GradAsFloat(slot.parameter.tensor);
+    const at::Tensor grad = Gradient(slot);
+    if (!grad.defined()) continue;
     sum += SumOfSquares(grad.const_data_ptr<float>(), grad.numel());
   }
   return std::sqrt(sum);
@@ -86,8 +97,8 @@ void AdamW::Step(double learning_rate, double grad_scale) {
       static_cast<float>(options_.epsilon)};
   for (Slot& slot : slots_) {
     const at::Tensor& tensor = slot.parameter.tensor;
-    if (!tensor.grad().defined()) continue;
-    const at::Tensor grad = GradAsFloat(tensor);
+    const at::Tensor grad = Gradient(slot);
+    if (!grad.defined()) continue;
     const at::Tensor& weight = slot.master.defined() ? slot.master : tensor;
     const float* g = grad.const_data_ptr<float>();
     float* w = weight.data_ptr<float>();
@@ -117,7 +128,10 @@ void AdamW::ApplyMasters() {
 }
 
 void AdamW::ZeroGrad() {
-  for (Slot& slot : slots_) slot.parameter.tensor.mutable_grad().reset();
+  for (Slot& slot : slots_) {
+    slot.parameter.tensor.mutable_grad().reset();
+    slot.folded.reset();
+  }
 }
 
 std::vector<NamedTensor> AdamW::StateTensors() const {

@@ -29,6 +29,10 @@ class AdamW {
   // collects; they share storage with the model's and are written in place.
   AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options);
 
+  // Moves the gradients of bf16 parameters to fp32 sums of its own, so that those of many
+  // micro-batches add up exactly enough. Call it after each backward pass; does nothing for fp32.
+  void FoldGradients();
+
   // sqrt of the sum of squares of all gradients, summed in double in a fixed order. A gradient that
   // is missing counts as 0. Not finite when any element is not.
   double GradNorm() const;
@@ -64,7 +68,10 @@ class AdamW {
     at::Tensor exp_avg;     // fp32
     at::Tensor exp_avg_sq;  // fp32
     at::Tensor master;      // fp32; undefined for an fp32 parameter
+    at::Tensor folded;      // fp32 gradient of a bf16 parameter; undefined: none yet
   };
+  // fp32 and contiguous, of what was folded and what was not; undefined: there is none.
+  static at::Tensor Gradient(const Slot& slot);
   std::vector<NamedTensor> StateTensors() const;
 
   AdamWOptions options_;

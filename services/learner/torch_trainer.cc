@@ -127,6 +127,7 @@ absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro,
     input.samples = samples;
     const PolicyLossResult result = PolicyLoss(input, options_.loss);
     BackwardLogProbs(policy.log_prob, result.gradient);
+    optimizer_.FoldGradients();
 
     sums.loss.Add(result.stats);
     sums.tokens += static_cast<int64_t>(log_probs.size());

@@ -180,6 +180,7 @@ class Run {
       for (const float log_prob : FloatSpan(log_probs)) loss -= log_prob;
       BackwardLogProbs(
           log_probs, std::vector<float>(micro.targets.size(), -1.0f / static_cast<float>(targets)));
+      optimizer_.FoldGradients();
     }
     report.loss = loss / static_cast<double>(targets);
     report.grad_norm = optimizer_.GradNorm();

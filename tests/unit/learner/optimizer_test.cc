@@ -100,6 +100,20 @@ TEST_CASE("bf16 parameters move by an fp32 master copy: steps below a rounding a
   CHECK(Values(optimizer.Masters()[0].tensor)[0] == Approx(0.9).margin(1e-5));
 }
 
+TEST_CASE("Gradients of bf16 parameters add up in fp32 over micro-batches") {
+  std::vector<NamedTensor> parameters;
+  parameters.push_back({"weight", at::ones({4}, at::kBFloat16).requires_grad_(true)});
+  AdamW optimizer(parameters, {});
+  for (int micro = 0; micro < 1000; ++micro) {
+    parameters[0].tensor.mutable_grad() = at::ones({4}, at::kBFloat16);  // a bf16 sum stops at 256
+    optimizer.FoldGradients();
+    CHECK(!parameters[0].tensor.grad().defined());
+  }
+  CHECK(optimizer.GradNorm() == 2000);
+  optimizer.ZeroGrad();
+  CHECK(optimizer.GradNorm() == 0);
+}
+
 TEST_CASE("The gradient norm is exact, and clipping scales as torch does") {
   std::vector<NamedTensor> parameters = MakeParameters(5);
   AdamW optimizer(parameters, {});
