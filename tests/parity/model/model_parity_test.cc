@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "catch2/catch.hpp"
+#include "common/formats/gguf.h"
 #include "common/formats/safetensors.h"
 #include "common/model/packed_attention.h"
 #include "common/model/paged_attention.h"
@@ -14,6 +15,9 @@
 #include "common/model/policy_model.h"
 #include "common/model/sampler.h"
 #include "common/model/torch_guard.h"
+#include "common/text/chat_template.h"
+#include "common/text/tokenizer.h"
+#include "nlohmann/json.hpp"
 #include "tests/support/subprocess.h"
 #include "tests/support/temp_dir.h"
 
@@ -120,6 +124,32 @@ void CheckModel(FileSystem& files, const std::string& model_path, const std::str
   }
 }
 
+// As the rollout makes them: through the model's own chat template, with its default system prompt.
+// That text and tokens equal transformers' is held in tests/parity/text.
+std::string ChatPrompts(FileSystem& files, const std::string& path) {
+  const auto file = GgufFile::Open(files, path);
+  REQUIRE(file.ok());
+  const auto tokenizer = Tokenizer::FromGguf(**file);
+  REQUIRE(tokenizer.ok());
+  const auto source = ChatTemplateSource(**file);
+  REQUIRE(source.ok());
+  const auto chat_template = ResolveChatTemplate("auto", *source, **tokenizer);
+  REQUIRE(chat_template.ok());
+  CHECK(chat_template->default_system.has_value());
+  nlohmann::json prompts = nlohmann::json::array();
+  for (const char* question :
+       {"What is 7 times 8?", "Name the capital of France.", "Why is the sky blue?",
+        "Write a haiku about rain.", "Who wrote Hamlet?",
+        "A box holds 12 eggs, and 5 of them break. How many are whole?",
+        "Tom reads 15 pages a day. How many pages does he read in 2 weeks?\nThink step by step, "
+        "and "
+        "put the final answer in \\boxed{}.",
+        "A shirt costs $20 and is sold at 25% off. What does it cost now?"}) {
+    prompts.push_back(EncodePrompt(**tokenizer, *chat_template, {{"user", question}}, true));
+  }
+  return prompts.dump();
+}
+
 }  // namespace
 
 TEST_CASE("random small models of every architecture: logits and 256 greedy tokens") {
@@ -172,7 +202,8 @@ TEST_CASE("SmolLM2-135M from its GGUF: logits, and 16 greedy tokens of 8 chat pr
     WARN("no " << file << ": not checked");
     return;
   }
-  if (!RunOracle(*dir.files, {"gguf", dir / "out", file})) return;
+  REQUIRE(dir.files->WriteFile(dir / "prompts.json", ChatPrompts(*dir.files, file)).ok());
+  if (!RunOracle(*dir.files, {"gguf", dir / "out", file, dir / "prompts.json"})) return;
   CheckModel(*dir.files, file, dir / "out/expected.safetensors", 1e-4);
 }
 

@@ -2,10 +2,11 @@
 
     oracle-python oracle.py random OUT       random small models of every architecture, each a folder OUT/<name>
     oracle-python oracle.py folder OUT DIR   an existing Hugging Face folder DIR; writes OUT/expected.safetensors
-    oracle-python oracle.py gguf OUT FILE    a GGUF file: 8 chat prompts, 16 greedy tokens each
+    oracle-python oracle.py gguf OUT FILE PROMPTS   a GGUF file: 16 greedy tokens of each prompt of PROMPTS, JSON of token ids
 
 expected.safetensors holds tokens [T], logits [T, V] (of the whole sequence at once), prompt<i> [P], greedy<i> [N].
 """
+import json
 import os
 import sys
 
@@ -81,10 +82,6 @@ def random_models(out):
         expect(model, folder, [torch.randint(211, (n,)) for n in (9,)], 256)
 
 
-QUESTIONS = ["What is 7 times 8?", "Name the capital of France.", "Why is the sky blue?", "Write a haiku about rain.",
-             "Solve x + 3 = 10.", "List three prime numbers.", "Who wrote Hamlet?", "Count from one to five."]
-
-
 NAMES = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
          "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
          "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
@@ -123,12 +120,10 @@ def load_llama_gguf(path):
     return model
 
 
-def gguf(out, path):
-    folder, name = os.path.split(path)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+def gguf(out, path, prompts_path):
     model = load_llama_gguf(path)
-    prompts = [tokenizer(f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n", return_tensors="pt").input_ids[0]
-               for q in QUESTIONS]
+    with open(prompts_path, encoding="utf-8") as file:
+        prompts = [torch.tensor(ids) for ids in json.load(file)]
     expect(model, out, prompts, 16, length=20)
 
 
@@ -141,7 +136,7 @@ def main():
         model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[3], dtype=torch.float32).eval()
         expect(model, out, [torch.randint(model.config.vocab_size, (4,))], 256)
     elif command == "gguf":
-        gguf(out, sys.argv[3])
+        gguf(out, sys.argv[3], sys.argv[4])
     else:
         sys.exit(__doc__)
 
