@@ -275,6 +275,19 @@ absl::string_view ArchitectureName(Architecture architecture) {
   return "";
 }
 
+// Hugging Face's _compute_llama3_parameters; see RopeScaling.
+double ScaledRopeFrequency(double frequency, const RopeScaling& scaling) {
+  if (scaling.kind == RopeScaling::Kind::kNone) return frequency;
+  if (scaling.kind == RopeScaling::Kind::kLinear) return frequency / scaling.factor;
+  const double length = static_cast<double>(scaling.original_max_positions);
+  const double wavelength = 2.0 * M_PI / frequency;
+  if (wavelength < length / scaling.high_freq_factor) return frequency;
+  if (wavelength > length / scaling.low_freq_factor) return frequency / scaling.factor;
+  const double smooth = (length / wavelength - scaling.low_freq_factor) /
+                        (scaling.high_freq_factor - scaling.low_freq_factor);
+  return (1.0 - smooth) * frequency / scaling.factor + smooth * frequency;
+}
+
 int64_t ModelConfig::parameter_count() const {
   int64_t layer = 2 * hidden_size + hidden_size * (query_size() + 2 * kv_size()) +
                   query_size() * hidden_size + 3 * hidden_size * mlp_size;
@@ -426,6 +439,16 @@ absl::StatusOr<ModelConfig> ParseGgufConfig(const GgufFile& file, absl::string_v
   }
   if (file.Has(key("context_length"))) {
     ASSIGN_OR_RETURN(config.max_positions, file.GetInt(key("context_length")));
+  }
+  if (file.Has(key("rope.scaling.type"))) {
+    ASSIGN_OR_RETURN(const std::string type, file.GetString(key("rope.scaling.type")));
+    if (type == "linear") {
+      config.rope_scaling.kind = RopeScaling::Kind::kLinear;
+      ASSIGN_OR_RETURN(config.rope_scaling.factor, file.GetFloat(key("rope.scaling.factor")));
+    } else if (type != "none") {
+      return absl::UnimplementedError(absl::StrCat(place, ": key '", key("rope.scaling.type"),
+                                                   "': expected none or linear, found ", type));
+    }
   }
   config.tie_embeddings = file.Find("output.weight") == nullptr;
   const GgufTensor* embedding = file.Find("token_embd.weight");

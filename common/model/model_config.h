@@ -33,6 +33,9 @@ struct RopeScaling {
   int64_t original_max_positions = 8192;
 };
 
+// The frequency that RoPE uses in place of `frequency` (radians a position).
+double ScaledRopeFrequency(double frequency, const RopeScaling& scaling);
+
 struct ModelConfig {
   Architecture architecture = Architecture::kLlama;
   int64_t vocab_size = 0;

@@ -10,7 +10,6 @@
 #include "absl/strings/str_join.h"
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
-#include "common/formats/gguf.h"
 #include "common/formats/half.h"
 #include "common/formats/safetensors.h"
 #include "common/model/torch_guard.h"
@@ -119,72 +118,14 @@ void ConvertElements(const char* in, int64_t count, float (*widen)(T), const at:
   }
 }
 
+}  // namespace
+
 absl::Status ShapeError(absl::string_view place, absl::string_view tensor,
                         absl::Span<const int64_t> expected, absl::Span<const int64_t> found) {
   return absl::InvalidArgumentError(absl::StrCat(place, ": tensor '", tensor, "': expected shape ",
                                                  ShapeText(expected), ", found ",
                                                  ShapeText(found)));
 }
-
-// llama.cpp's name of a Hugging Face tensor.
-std::string GgufName(absl::string_view name) {
-  if (name == "model.embed_tokens.weight") return "token_embd.weight";
-  if (name == "model.norm.weight") return "output_norm.weight";
-  if (name == "lm_head.weight") return "output.weight";
-  constexpr absl::string_view kPrefix = "model.layers.";
-  name.remove_prefix(kPrefix.size());
-  const size_t dot = name.find('.');
-  const absl::string_view layer = name.substr(0, dot);
-  const absl::string_view rest = name.substr(dot + 1);
-  static constexpr std::pair<absl::string_view, absl::string_view> kNames[] = {
-      {"input_layernorm", "attn_norm"},    {"self_attn.q_proj", "attn_q"},
-      {"self_attn.k_proj", "attn_k"},      {"self_attn.v_proj", "attn_v"},
-      {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
-      {"self_attn.o_proj", "attn_output"}, {"post_attention_layernorm", "ffn_norm"},
-      {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
-      {"mlp.down_proj", "ffn_down"}};
-  for (const auto& [hf, gguf] : kNames) {
-    if (rest.substr(0, hf.size()) == hf && rest[hf.size()] == '.') {
-      return absl::StrCat("blk.", layer, ".", gguf, rest.substr(hf.size()));
-    }
-  }
-  return std::string(name);
-}
-
-// llama.cpp stores q and k rows of the llama architecture interleaved (2 i + j); Hugging Face wants
-// (j half + i): convert_hf_to_gguf.py, LlamaModel.permute, undone.
-void UndoPermutation(std::vector<float>* values, int64_t rows, int64_t columns, int64_t head_dim) {
-  std::vector<float> head(static_cast<size_t>(head_dim * columns));
-  const int64_t half = head_dim / 2;
-  const size_t row_bytes = static_cast<size_t>(columns) * sizeof(float);
-  for (int64_t first = 0; first + head_dim <= rows; first += head_dim) {
-    float* base = values->data() + first * columns;
-    for (int64_t i = 0; i < half; ++i) {
-      for (int64_t j = 0; j < 2; ++j) {
-        std::memcpy(head.data() + (j * half + i) * columns, base + (2 * i + j) * columns,
-                    row_bytes);
-      }
-    }
-    std::memcpy(base, head.data(), row_bytes * static_cast<size_t>(head_dim));
-  }
-}
-
-absl::Status LoadGgufTensor(const GgufTensor& source, const ModelConfig& config,
-                            const NamedTensor& target) {
-  std::vector<float> values(static_cast<size_t>(target.tensor.numel()));
-  RETURN_IF_ERROR(Dequantize(source, absl::MakeSpan(values)));
-  const absl::string_view name = target.name;
-  if (config.architecture == Architecture::kLlama &&
-      (name.find("q_proj.weight") != absl::string_view::npos ||
-       name.find("k_proj.weight") != absl::string_view::npos)) {
-    UndoPermutation(&values, target.tensor.size(0), target.tensor.size(1), config.head_dim);
-  }
-  return ConvertInto(absl::string_view(reinterpret_cast<const char*>(values.data()),
-                                       values.size() * sizeof(float)),
-                     "F32", target.tensor);
-}
-
-}  // namespace
 
 std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& config) {
   std::vector<ParameterSpec> specs;
@@ -305,36 +246,6 @@ absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(FileSystem& files,
         Annotate(ConvertInto(absl::string_view(sources[i]->bytes.data(), sources[i]->bytes.size()),
                              DTypeName(sources[i]->dtype), weights->parameters[i].tensor),
                  absl::StrCat(file->path(), ": tensor '", sources[i]->name, "'")));
-  }
-  return weights;
-}
-
-absl::StatusOr<std::unique_ptr<ModelWeights>> LoadGgufWeights(FileSystem& files,
-                                                              const std::string& path,
-                                                              at::ScalarType dtype) {
-  ASSIGN_OR_RETURN(const auto file, GgufFile::Open(files, path));
-  ASSIGN_OR_RETURN(const ModelConfig config, ParseGgufConfig(*file, path));
-  if (file->Find("rope_freqs.weight") != nullptr) {
-    return absl::UnimplementedError(absl::StrCat(
-        path,
-        ": tensor 'rope_freqs.weight': scaled RoPE frequencies in a GGUF are not supported; "
-        "load the Hugging Face folder"));
-  }
-  std::vector<const GgufTensor*> sources;
-  for (const ParameterSpec& spec : ParameterSpecs(config)) {
-    ASSIGN_OR_RETURN(const GgufTensor* source, file->Get(GgufName(spec.name)));
-    if (source->shape != spec.shape) {
-      return ShapeError(path, source->name, spec.shape, source->shape);
-    }
-    if (!InfoOf(source->type).dequantizes) {
-      return absl::UnimplementedError(absl::StrCat(path, ": tensor '", source->name, "': type ",
-                                                   InfoOf(source->type).name, " is not supported"));
-    }
-    sources.push_back(source);
-  }
-  ASSIGN_OR_RETURN(auto weights, AllocateWeights(config, dtype));
-  for (size_t i = 0; i < sources.size(); ++i) {
-    RETURN_IF_ERROR(Annotate(LoadGgufTensor(*sources[i], config, weights->parameters[i]), path));
   }
   return weights;
 }

@@ -57,11 +57,12 @@ std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& config);
 absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(FileSystem& files,
                                                             const std::string& folder,
                                                             at::ScalarType dtype);
-absl::StatusOr<std::unique_ptr<ModelWeights>> LoadGgufWeights(FileSystem& files,
-                                                              const std::string& path,
-                                                              at::ScalarType dtype);
 absl::StatusOr<std::unique_ptr<ModelWeights>> RandomWeights(const ModelConfig& config,
                                                             uint64_t seed, at::ScalarType dtype);
+
+// INVALID_ARGUMENT: the tensor of file `place` has another shape than it must.
+absl::Status ShapeError(absl::string_view place, absl::string_view tensor,
+                        absl::Span<const int64_t> expected, absl::Span<const int64_t> found);
 
 // Overwrites `target` with `elements` values of a safetensors dtype ("F32", "BF16", "F16").
 // UNIMPLEMENTED for another dtype. Requires as many bytes.

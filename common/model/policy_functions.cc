@@ -18,19 +18,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Hugging Face's _compute_llama3_parameters; see RopeScaling.
-double ScaledFrequency(double frequency, const RopeScaling& scaling) {
-  if (scaling.kind == RopeScaling::Kind::kNone) return frequency;
-  if (scaling.kind == RopeScaling::Kind::kLinear) return frequency / scaling.factor;
-  const double length = static_cast<double>(scaling.original_max_positions);
-  const double wavelength = 2.0 * M_PI / frequency;
-  if (wavelength < length / scaling.high_freq_factor) return frequency;
-  if (wavelength > length / scaling.low_freq_factor) return frequency / scaling.factor;
-  const double smooth = (length / wavelength - scaling.low_freq_factor) /
-                        (scaling.high_freq_factor - scaling.low_freq_factor);
-  return (1.0 - smooth) * frequency / scaling.factor + smooth * frequency;
-}
-
 // Sums of each thread's part, added up in the order of the parts.
 constexpr int64_t kNormParts = 16;
 
@@ -305,7 +292,7 @@ RopeTable::RopeTable(const ModelConfig& config) {
   inverse_frequencies_ = 1.0 / at::pow(at::Scalar(config.rope_theta), exponents);
   auto* frequency = inverse_frequencies_.data_ptr<float>();
   for (int64_t i = 0; i < half; ++i) {
-    frequency[i] = static_cast<float>(ScaledFrequency(frequency[i], config.rope_scaling));
+    frequency[i] = static_cast<float>(ScaledRopeFrequency(frequency[i], config.rope_scaling));
   }
 }
 

@@ -17,6 +17,7 @@
 #include "common/formats/safetensors.h"
 #include "common/model/kernel_dispatch.h"
 #include "common/model/log_prob.h"
+#include "common/model/model_gguf.h"
 #include "common/model/model_weights.h"
 #include "common/model/parallel.h"
 #include "common/model/policy_functions.h"
