@@ -43,7 +43,18 @@ std::vector<std::vector<Item>> Fill(std::vector<Item> items, size_t budget) {
   return bins;
 }
 
-void Append(const GroupExperience& group, const Item& item, double token_weight,
+// How many of the sample's last tokens were drawn with `version` (any, when it is -1).
+size_t FreshTokens(const SampleExperience& sample, int64_t version) {
+  if (version < 0) return sample.tokens.size();
+  size_t fresh = 0;
+  for (auto run = sample.versions.rbegin(); run != sample.versions.rend(); ++run) {
+    if (run->version != PolicyVersion(version)) break;
+    fresh += run->tokens;
+  }
+  return fresh;
+}
+
+void Append(const GroupExperience& group, const Item& item, int64_t version, double token_weight,
             PackedMicroBatch& out) {
   const SampleExperience& sample = group.samples[item.sample];
   const std::vector<int32_t>& prompt = group.header.prompt_tokens;
@@ -65,6 +76,7 @@ void Append(const GroupExperience& group, const Item& item, double token_weight,
                            sample.log_probs.end());
   packed.sequence_end = static_cast<int32_t>(out.tokens.size());
   packed.loss_end = static_cast<int32_t>(out.targets.size());
+  packed.fresh_begin = packed.loss_end - static_cast<int32_t>(FreshTokens(sample, version));
   out.cu_seqlens.push_back(packed.sequence_end);
   out.longest = std::max(out.longest, static_cast<int32_t>(item.length));
   out.samples.push_back(packed);
@@ -111,7 +123,7 @@ MiniBatch PackGroups(const PackOptions& options, const std::vector<GroupExperien
       const double weight =
           TokenWeight(options.aggregation, mini.loss_tokens, samples,
                       group.samples[item.sample].tokens.size(), group.header.context_tokens);
-      Append(group, item, masked ? 0 : weight, micro);
+      Append(group, item, options.version, masked ? 0 : weight, micro);
     }
   }
   return mini;

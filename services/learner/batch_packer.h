@@ -34,6 +34,7 @@ struct PackedSample {
   int32_t sequence_end = 0;
   int32_t loss_begin = 0;
   int32_t loss_end = 0;
+  int32_t fresh_begin = 0;  // loss tokens from here on were drawn with the version that is trained
   double advantage = 0;
   double token_weight = 0;  // of each of its loss tokens in the mini-batch's loss; 0: masked
 };
@@ -69,6 +70,7 @@ enum class LossAggregation {
 absl::StatusOr<LossAggregation> ParseLossAggregation(absl::string_view name);
 
 struct PackOptions {
+  int64_t version = -1;           // that is trained; -1: all tokens count as drawn with it
   int microbatch_tokens = 16384;  // T is at most this, but for a sequence that is longer by itself
   int minibatches = 1;            // groups are split in order into so many parts, as even as can be
   LossAggregation aggregation = LossAggregation::kTokenMean;

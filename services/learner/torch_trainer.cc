@@ -95,6 +95,19 @@ TorchTrainer::TorchTrainer(FileSystem& files, const TorchTrainerOptions& options
       reference_(std::move(reference)),
       optimizer_(model_->parameters(), options.adamw) {}
 
+// Tokens of older versions differ by what training changed, which is no mismatch.
+void TorchTrainer::AddMismatch(const PackedMicroBatch& micro, absl::Span<const float> log_probs,
+                               MiniBatchSums& sums) {
+  for (const PackedSample& sample : micro.samples) {
+    for (int32_t t = sample.fresh_begin; t < sample.loss_end; ++t) {
+      const double difference = std::abs(double{log_probs[t]} - double{micro.old_log_probs[t]});
+      sums.mismatch += difference;
+      sums.mismatch_max = std::max(sums.mismatch_max, difference);
+      ++sums.mismatch_tokens;
+    }
+  }
+}
+
 absl::StatusOr<std::vector<float>> TorchTrainer::Proximal(const PackedMicroBatch& micro) {
   const std::string operation =
       absl::StrCat("proximal log-probs of a micro-batch of ", micro.tokens.size(), " tokens");
@@ -131,11 +144,7 @@ absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro,
 
     sums.loss.Add(result.stats);
     sums.tokens += static_cast<int64_t>(log_probs.size());
-    for (size_t t = 0; t < log_probs.size(); ++t) {
-      const double difference = std::abs(double{log_probs[t]} - double{micro.old_log_probs[t]});
-      sums.mismatch += difference;
-      sums.mismatch_max = std::max(sums.mismatch_max, difference);
-    }
+    AddMismatch(micro, log_probs, sums);
     if (policy.entropy.defined()) {
       for (const float entropy : FloatSpan(policy.entropy)) sums.entropy += entropy;
     }
@@ -181,7 +190,7 @@ absl::StatusOr<StepResult> TorchTrainer::Train(const TrainRequest& request,
       ++index;
     }
     if (!updated) {
-      unchanged.tokens += sums.tokens;
+      unchanged.mismatch_tokens += sums.mismatch_tokens;
       unchanged.mismatch += sums.mismatch;
       unchanged.mismatch_max = std::max(unchanged.mismatch_max, sums.mismatch_max);
     }
@@ -210,7 +219,7 @@ absl::StatusOr<StepResult> TorchTrainer::Train(const TrainRequest& request,
   result.clip_ratio = total.loss.clip_ratio();
   result.mismatch_max = unchanged.mismatch_max;
   result.mismatch_mean =
-      unchanged.mismatch / static_cast<double>(std::max<int64_t>(1, unchanged.tokens));
+      unchanged.mismatch / static_cast<double>(std::max<int64_t>(1, unchanged.mismatch_tokens));
   return result;
 }
 

@@ -9,7 +9,7 @@
 // 3. The reference model is there only when the loss wants it.
 //
 // Mismatch is measured on what the step computes anyway: the mini-batches before its first update,
-// whose forward passes see the weights of the step's begin.
+// whose forward passes see the weights of the step's begin, and on tokens drawn with just those.
 //
 // Thread rule: as Trainer. It computes on the compute threads (SetComputeThreads).
 #ifndef CRESCENDO_SERVICES_LEARNER_TORCH_TRAINER_H_
@@ -23,6 +23,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "common/model/policy_model.h"
 #include "common/os/env.h"
 #include "services/learner/optimizer.h"
@@ -55,10 +56,13 @@ class TorchTrainer : public Trainer {
     double entropy = 0;
     double mismatch = 0;
     double mismatch_max = 0;
+    int64_t mismatch_tokens = 0;
     int64_t tokens = 0;
   };
   TorchTrainer(FileSystem& files, const TorchTrainerOptions& options,
                std::unique_ptr<PolicyModel> model, std::unique_ptr<PolicyModel> reference);
+  static void AddMismatch(const PackedMicroBatch& micro, absl::Span<const float> log_probs,
+                          MiniBatchSums& sums);
   // The targets' log-probs under the current weights: the ratio's denominator where sampling is
   // corrected by importance weights.
   absl::StatusOr<std::vector<float>> Proximal(const PackedMicroBatch& micro);

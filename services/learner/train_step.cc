@@ -18,7 +18,9 @@ absl::StatusOr<BatchSummary> TrainStep(const TrainStepOptions& options, const St
   TrainRequest request;
   request.step = plan.step;
   request.learning_rate = plan.learning_rate > 0 ? plan.learning_rate : options.learning_rate;
-  ASSIGN_OR_RETURN(request.mini_batches, PackBatch(options.pack, groups, advantages));
+  PackOptions pack = options.pack;
+  pack.version = plan.step.value();
+  ASSIGN_OR_RETURN(request.mini_batches, PackBatch(pack, groups, advantages));
   ASSIGN_OR_RETURN(const StepResult result, trainer.Train(request, stop));
   StepMetrics& metrics = summary.metrics;
   metrics.loss = result.loss;
