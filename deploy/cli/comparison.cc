@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "deploy/cli/live_view.h"
 
 namespace crescendo {
 namespace {
@@ -79,11 +80,14 @@ std::string LevelSentence(const LevelRow& row, const std::string& over, const st
   const char* verdict = row.token_ratio.min > 1   ? ""
                         : row.token_ratio.max < 1 ? " - it was the cheaper one"
                                                   : " - the seeds do not agree on who was cheaper";
+  const std::string seeds =
+      row.token_ratio.count == 1
+          ? std::string("one seed")
+          : absl::StrCat("mean and range of ", row.token_ratio.count, " seeds");
   return absl::StrFormat(
-      "To reach %.2f, %s took %s times the tokens and %s times the seconds of %s "
-      "(mean and range of %d seed%s)%s. ",
+      "To reach %.2f, %s took %s times the tokens and %s times the seconds of %s (%s)%s. ",
       row.level, over, SpreadText(row.token_ratio, 2), SpreadText(row.second_ratio, 2), under,
-      row.token_ratio.count, row.token_ratio.count == 1 ? "" : "s", verdict);
+      seeds, verdict);
 }
 
 }  // namespace
@@ -146,6 +150,11 @@ std::vector<BandPoint> MeanCurve(const std::vector<ArmRun>& runs, absl::string_v
 
 std::string SpreadText(const Spread& spread, int digits) {
   if (spread.count == 0) return "-";
+  if (digits == 0) {
+    if (spread.count == 1) return FormatCount(spread.mean);
+    return absl::StrCat(FormatCount(spread.mean), " (", FormatCount(spread.min), " to ",
+                        FormatCount(spread.max), ")");
+  }
   if (spread.count == 1) return absl::StrFormat("%.*f", digits, spread.mean);
   return absl::StrFormat("%.*f (%.*f to %.*f)", digits, spread.mean, digits, spread.min, digits,
                          spread.max);
@@ -163,10 +172,15 @@ std::string OutcomeWords(const std::vector<ArmRun>& runs, const std::vector<std:
   const Spread first = EndOf(runs, arms[0]), second = EndOf(runs, arms[1]);
   if (first.count > 0 && second.count > 0) {
     const bool apart = first.min > second.max || second.min > first.max;
-    absl::StrAppend(&words, apart ? absl::StrCat(first.mean > second.mean ? arms[0] : arms[1],
-                                                 " ended higher with every seed.")
-                                  : absl::StrCat("Their ends overlap: which of ", arms[0], " and ",
-                                                 arms[1], " ends higher, these runs do not show."));
+    const std::string& higher = first.mean > second.mean ? arms[0] : arms[1];
+    if (first.count + second.count == 2) {
+      absl::StrAppend(&words, higher, " ended higher, with one seed, which shows little.");
+    } else if (apart) {
+      absl::StrAppend(&words, higher, " ended higher with every seed.");
+    } else {
+      absl::StrAppend(&words, "Their ends overlap: which of ", arms[0], " and ", arms[1],
+                      " ends higher, these runs do not show.");
+    }
   }
   return words;
 }
