@@ -27,8 +27,8 @@ struct StepResult {
   double grad_norm = 0;      // before clipping, largest of the step
   double clip_ratio = 0;     // share of tokens whose gradient the clip cut off
   double learning_rate = 0;  // as used (warm-up included)
-  // |log-prob(learner) - log-prob(rollout)| with the weights of the step's begin, over all tokens
-  // in the mini-batches (those of weight 0 too).
+  // |log-prob(learner) - log-prob(rollout)| under the same weights, those of the step's begin: over
+  // the tokens drawn with them (from PackedSample::fresh_begin on, those of weight 0 too).
   double mismatch_max = 0;
   double mismatch_mean = 0;
   bool skipped = false;  // loss or gradients were not finite: weights and optimizer are unchanged

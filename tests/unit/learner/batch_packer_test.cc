@@ -147,6 +147,21 @@ TEST_CASE("An undecided sample has no weight and counts nowhere") {
   }
 }
 
+TEST_CASE("Tokens that the trained version drew itself are told from older ones") {
+  GroupExperience group = TestGroup(0, {6, 5}, 2);
+  group.samples[0].versions = {{PolicyVersion(1), 4}, {PolicyVersion(2), 2}};
+  PackOptions options;
+  options.version = 2;
+  const PackedMicroBatch micro = Pack({group}, options)[0].micro_batches[0];
+  CHECK(micro.samples[0].fresh_begin == 4);
+  CHECK(micro.samples[1].fresh_begin == micro.samples[1].loss_begin);
+  options.version = 3;
+  const PackedMicroBatch stale = Pack({group}, options)[0].micro_batches[0];
+  CHECK(stale.samples[1].fresh_begin == stale.samples[1].loss_end);
+  options.version = -1;
+  CHECK(Pack({group}, options)[0].micro_batches[0].samples[0].fresh_begin == 0);
+}
+
 TEST_CASE("First-fit decreasing fills micro-batches well") {
   const std::vector<GroupExperience> groups = RandomGroups(9, 32, 8);
   PackOptions options;
