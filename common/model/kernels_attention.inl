@@ -215,11 +215,13 @@ void PagedScores(const PagedTask& t, const float* q, int64_t rows, int64_t end, 
     }
   }
   for (; n + 2 <= vectors; n += 2) {
+    for (int j = 0; j < 2; ++j) prefetch(n + j);
     for (int j = 0; j < 2; ++j) at[j] = column(n + j);
     TileColumns<2, kWidth>(rows, q, t.head_dim, 1, at, t.block_size, t.head_dim,
                            scores + n * kWidth, ld, false);
   }
   if (n < vectors) {
+    prefetch(n);
     at[0] = column(n);
     TileColumns<1, kWidth>(rows, q, t.head_dim, 1, at, t.block_size, t.head_dim,
                            scores + n * kWidth, ld, false);
