@@ -64,21 +64,13 @@ void ExternalReward::Submit(v1::GradeRequest request, Done done) {
   asked.done = std::move(done);
   asked.deadline = clock_.Now() + kind_.timeout;
   asked.request = std::move(request);
-  uint64_t id = 0;
   {
     absl::MutexLock lock(&mutex_);
-    if (asked_.size() < kExternalInFlightMax) {
-      id = next_id_++;
-      asked.request.set_id(id);
-      asked_.emplace(id, std::move(asked));
-    }
-  }
-  if (id == 0) return Complete(std::move(asked), Unavailable());
-  if (queue_.TryPush(uint64_t{id})) return;
-  {
-    absl::MutexLock lock(&mutex_);
-    const auto at = asked_.find(id);
-    if (at == asked_.end()) return;
+    const uint64_t id = next_id_++;
+    asked.request.set_id(id);
+    // Known before it is queued: the loop may take it at once.
+    const auto at = asked_.emplace(id, std::move(asked)).first;
+    if (asked_.size() <= kExternalInFlightMax && queue_.TryPush(uint64_t{id})) return;
     asked = std::move(at->second);
     asked_.erase(at);
   }

@@ -42,6 +42,8 @@ struct Alias {
   absl::string_view from, to;
 };
 constexpr Alias kAliases[] = {{"dfrac", "frac"},
+                              {"nicefrac", "frac"},
+                              {"sfrac", "frac"},
                               {"tfrac", "frac"},
                               {"cfrac", "frac"},
                               {"dbinom", "binom"},

@@ -21,6 +21,10 @@ std::optional<Comparison> MathComparer::CompareRelations(NodeId gold, NodeId ans
       ex_.op(gold) != Op::kRelation) {
     return Compare(gold, ex_.child(answer, 1), depth);
   }
+  if (ex_.op(gold) == Op::kRelation && ex_.text(gold) == "i" && !IsRealSet(answer) &&
+      ex_.op(answer) != Op::kRelation) {
+    return Compare(ex_.child(gold, 1), answer, depth);
+  }
   if (gold_equation && ex_.op(answer) != Op::kRelation) {
     const NodeId value = WithoutName(gold);
     if (value != gold) return Compare(value, answer, depth);
@@ -301,6 +305,15 @@ Comparison MathComparer::CompareMatrix(NodeId gold, NodeId answer, int depth) {
 }
 
 Comparison MathComparer::CompareRatio(NodeId gold, NodeId answer, int depth) {
+  // A time of day may lack its half of the day.
+  const bool wrapped_gold =
+      ex_.op(gold) == Op::kQuantity && ex_.op(ex_.child(gold, 0)) == Op::kRatio;
+  const bool wrapped_answer =
+      ex_.op(answer) == Op::kQuantity && ex_.op(ex_.child(answer, 0)) == Op::kRatio;
+  if (wrapped_gold != wrapped_answer) {
+    return Compare(wrapped_gold ? ex_.child(gold, 0) : gold,
+                   wrapped_answer ? ex_.child(answer, 0) : answer, depth);
+  }
   for (NodeId side : {gold, answer}) {
     if (ex_.op(side) != Op::kRatio && ex_.node(side).traits.units)
       return {Verdict::kIncorrect, ReasonCode::kTypeDiffers};

@@ -75,6 +75,8 @@ class Parser {
   NodeId ParseList(NodeList* items);  // the items; what they make without brackets
   NodeId JoinItems(const NodeList& items, Separator separator);
   NodeId ParseItem();
+  bool IsCondition(NodeId id) const;
+  void SkipCondition();
   NodeId ParseSide();
   NodeId ParseFunctionNotation();
   char AcceptRelation();
@@ -96,6 +98,7 @@ class Parser {
   bool StartsFactor() const;
   NodeId ParsePower();
   NodeId ParsePostfix(NodeId base);
+  NodeId MakePower(NodeId base, NodeId exponent);
   NodeId ParseDegrees(NodeId value);
   NodeId ParseExponent();
   NodeId ParsePrimary();

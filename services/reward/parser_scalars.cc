@@ -1,5 +1,7 @@
 // Sums, products, powers: what a calculator knows.
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "services/reward/number_words.h"
 #include "services/reward/parser.h"
 
@@ -86,11 +88,12 @@ bool Parser::StartsFactor() const {
             "equiv", "approx", "in",     "to",    "}",          "{",      "rangle",   "end",
             "\\",    "{,}",    "and",    "or",    "rfloor",     "rceil",  "choose",   "cdot",
             "times", "div",    "$",      "sim",   "Rightarrow", "subset", "subseteq", "notin",
-            "mod",   "pmod",   "langle", "begin", "ldots",      "circ"}) {
+            "mod",   "pmod",   "langle", "begin", "ldots",      "circ",   "over"}) {
         if (token.text == stop) return false;
       }
       return true;
     case Token::Kind::kChar:
+      if (token.text == "(" && IsWord(1) && IsCommand("in", 2)) return false;  // (k \in \mathbb{Z})
       return token.text == "(" || token.text == "{" || (token.text == "|" && absolutes_ == 0);
     default:
       return false;
@@ -138,10 +141,11 @@ NodeId Parser::ParseJuxtaposed(NodeId left, bool literal) {
     const NodeId below = ParseNumber();
     if (failed() || ex_.op(above) != Op::kNumber || ex_.op(below) != Op::kNumber) return Fail();
     if (!(ex_.number(above).value < ex_.number(below).value)) return Fail();
-    return ex_.MakeAdd({left, ex_.MakeQuotient(above, below)});
+    return ParsePostfix(ex_.MakeAdd({left, ex_.MakeQuotient(above, below)}));
   }
   if (whole && IsCommand("frac")) {
-    const NodeId fraction = ParsePower();
+    ++at_;
+    const NodeId fraction = ParseFraction();
     if (failed()) return kNoNode;
     // A proper fraction of whole numbers makes a mixed number, any other one a product.
     if (ex_.op(fraction) == Op::kMul && ex_.children(fraction).size() == 2) {
@@ -152,11 +156,11 @@ NodeId Parser::ParseJuxtaposed(NodeId left, bool literal) {
         if (ex_.op(below) == Op::kNumber && ex_.number(above).value.sign() > 0 &&
             ex_.number(above).value.is_integer() && ex_.number(below).value.is_integer() &&
             ex_.number(above).value < ex_.number(below).value) {
-          return ex_.MakeAdd({left, fraction});
+          return ParsePostfix(ex_.MakeAdd({left, fraction}));
         }
       }
     }
-    return ex_.MakeMul({left, fraction});
+    return ex_.MakeMul({left, ParsePostfix(fraction)});
   }
   if (!StartsFactor()) return left;
   if ((ex_.op(left) == Op::kTuple || ex_.op(left) == Op::kList) &&
@@ -187,6 +191,20 @@ NodeId Parser::ParseDegrees(NodeId value) {
   return ex_.MakeQuantity(value, *FindUnit("degree"));
 }
 
+// C_{10}^{3} is a binomial coefficient.
+NodeId Parser::MakePower(NodeId base, NodeId exponent) {
+  int64_t n = 0;
+  if (exponent != kNoNode && ex_.op(base) == Op::kSymbol && ex_.op(exponent) == Op::kNumber &&
+      absl::StartsWith(ex_.text(base), "C_") && absl::SimpleAtoi(ex_.text(base).substr(2), &n) &&
+      n > 0) {
+    const Rational& k = ex_.number(exponent).value;
+    if (k.is_integer() && k.sign() >= 0 && !(Rational(n) < k)) {
+      return ex_.MakeFunction(Function::kBinomial, {ex_.MakeInteger(n), exponent});
+    }
+  }
+  return ex_.MakePow(base, exponent);
+}
+
 NodeId Parser::ParsePostfix(NodeId base) {
   while (!failed() && base != kNoNode) {
     if (IsChar('!') && !IsChar('=', 1)) {
@@ -206,7 +224,7 @@ NodeId Parser::ParsePostfix(NodeId base) {
                IsOrdinal(Peek(2).text)) {
       at_ += 4;  // 11^{\text{th}}
     } else if (AcceptChar('^')) {
-      base = ex_.MakePow(base, ParseExponent());
+      base = MakePower(base, ParseExponent());
     } else {
       break;
     }

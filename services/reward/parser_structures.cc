@@ -108,7 +108,31 @@ NodeId Parser::ParseList(NodeList* items) {
     if (next != Separator::kComma || separator == Separator::kNone) separator = next;
     if (AtListEnd()) break;  // a trailing comma
   }
-  return failed() ? kNoNode : JoinItems(*items, separator);
+  if (failed()) return kNoNode;
+  // "k \in \mathbb{Z}" beside an answer says what its letters are.
+  NodeList answers;
+  for (NodeId item : *items) {
+    if (!IsCondition(item)) answers.push_back(item);
+  }
+  if (!answers.empty()) *items = answers;
+  return JoinItems(*items, separator);
+}
+
+// Membership of a letter in one of the sets of numbers.
+bool Parser::IsCondition(NodeId id) const {
+  if (id == kNoNode || ex_.op(id) != Op::kRelation || ex_.text(id) != "i") return false;
+  if (ex_.op(ex_.child(id, 0)) != Op::kSymbol || ex_.op(ex_.child(id, 1)) != Op::kSymbol)
+    return false;
+  const absl::string_view set = ex_.text(ex_.child(id, 1));
+  return set == "Z" || set == "N" || set == "R" || set == "Q" || set == "C";
+}
+
+// "(k \in \mathbb{Z})" behind an answer.
+void Parser::SkipCondition() {
+  if (!IsChar('(') || !IsWord(1) || !IsCommand("in", 2)) return;
+  size_t ahead = 3;
+  while (!IsEnd(ahead) && !IsChar(')', ahead) && ahead < 16) ++ahead;
+  if (IsChar(')', ahead)) at_ += ahead + 1;
 }
 
 // Inequalities joined by "or" are a union, by "and" or a comma an intersection; anything else is a
@@ -177,6 +201,7 @@ NodeId Parser::ParseSide() {
   if (IsProse()) return ParseProse();
   NodeId side = ParseSetOperations();
   if (!failed() && StartsUnit()) side = ParseUnits(side);
+  if (!failed()) SkipCondition();
   return side;
 }
 
@@ -319,7 +344,10 @@ NodeId Parser::ParseGroup(bool argument) {
   NodeList items;
   NodeId joined = ParseList(&items);
   brackets_ = brackets;
-  if (!failed() && AcceptCommand("choose")) {
+  if (!failed() && AcceptCommand("over")) {
+    const NodeId below = ParseSum();
+    joined = ex_.MakeQuotient(joined, below);
+  } else if (!failed() && AcceptCommand("choose")) {
     const NodeId below = ParseSum();
     joined = ex_.MakeFunction(Function::kBinomial, {joined, below});
   }

@@ -4,6 +4,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "services/reward/number_words.h"
 #include "services/reward/parser.h"
 
 namespace crescendo::reward_internal {
@@ -87,6 +88,13 @@ NodeId Parser::ParseUnits(NodeId quantity) {
     ++at_;
     return ex_.Make(Op::kPercent, 0, {quantity});
   }
+  while (IsWord() && (IsLowerWord("hundred") || IsLowerWord("thousand") || IsLowerWord("million") ||
+                      IsLowerWord("billion") || IsLowerWord("trillion"))) {
+    const auto scale = ParseNumberWords({"one", Peek().text});  // 1.5 million
+    quantity = ex_.MakeMul({quantity, ex_.MakeInteger(scale.value_or(1))});
+    ++at_;
+  }
+  if (!StartsUnit()) return quantity;
   Unit unit;
   bool any = false, generic = false;
   for (int words = 0; words < 16 && !failed(); ++words) {

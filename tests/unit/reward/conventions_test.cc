@@ -280,6 +280,28 @@ TEST_CASE("Trigonometric identities, the line, words around an answer") {
                   {"\\mathbb{R}", "(0,\\infty)"}});
 }
 
+TEST_CASE("Forms that textbooks use") {
+  Expect(kRight, {{"2:30 \\text{ PM}", "2:30"},
+                  {"2:30 \\text{ PM}", "2:30\\text{ p.m.}"},
+                  {"6 \\frac{2}{3} \\%", "\\frac{20}{3}\\%"},
+                  {"\\frac{5}{6} \\mathrm{~hr}", "50\\text{ minutes}"},
+                  {"1,500,000", "1.5\\text{ million}"},
+                  {"C_{10}^{3}", "120"},
+                  {"\\frac{1}{2}", "{1 \\over 2}"},
+                  {"\\frac{1}{2}", "\\nicefrac{1}{2}"},
+                  {"x = 2k\\pi + \\frac{\\pi}{6}, k \\in \\mathbb{Z}", "2k\\pi+\\frac{\\pi}{6}"},
+                  {"x = 2k\\pi + \\frac{\\pi}{6} (k \\in \\mathbb{Z})",
+                   "x=\\frac{\\pi}{6}+2k\\pi, k\\in\\mathbb{Z}"},
+                  {"n \\in \\{1,2,3\\}", "1,2,3"},
+                  {"\\left[\\begin{array}{cc}1&2\\\\3&4\\end{array}\\right]",
+                   "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}"},
+                  {"\\{0, \\pm 1\\}", "\\{-1,0,1\\}"},
+                  {"90 \\text{ km/hr}", "25\\text{ m/s}"}});
+  Expect(kWrong, {{"2:30 \\text{ PM}", "2:30\\text{ a.m.}"},
+                  {"x = 2k\\pi, k \\in \\mathbb{Z}", "k\\pi"},
+                  {"1,500,000", "1.5"}});
+}
+
 TEST_CASE("Equations and assignments") {
   Expect(kRight, {{"5", "x = 5"},
                   {"x = 5", "5"},
