@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-
 #include <string>
 #include <vector>
 
@@ -18,6 +17,7 @@
 #include "common/base/limits.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/deadline.h"
+#include "common/rpc/server.h"
 #include "crescendo/v1/coordinator.grpc.pb.h"
 #include "tests/support/subprocess.h"
 #include "tests/support/temp_dir.h"
@@ -319,6 +319,39 @@ TEST_CASE("Services of different protocol versions: both versions are named") {
         absl::StrContains(status.message(), absl::StrCat("protocol version: the ", who, " speaks ",
                                                          other, ", the coordinator ", mine)));
   }
+}
+
+// A coordinator of a later build, as far as a worker or a learner sees it.
+class LaterCoordinator : public v1::CoordinatorService::Service {
+ public:
+  grpc::Status Join(grpc::ServerContext*, const v1::JoinRequest*, v1::JoinResponse*) override {
+    return Refusal();
+  }
+  grpc::Status AttachLearner(grpc::ServerContext*, const v1::AttachLearnerRequest*,
+                             v1::AttachLearnerResponse*) override {
+    return Refusal();
+  }
+
+ private:
+  static grpc::Status Refusal() {
+    return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION,
+                        "protocol version: the caller speaks 1, the coordinator 99");
+  }
+};
+
+TEST_CASE("A worker and a learner that are refused for their version end and say so") {
+  World world;
+  LaterCoordinator later;
+  const auto server = RpcServer::Start({"127.0.0.1:0", "coordinator", false}, {&later});
+  REQUIRE(server.ok());
+  const std::string address = (*server)->address();
+  const std::string coordinator = "--network.coordinator=" + address;
+  const std::vector<std::string> said = {address, "protocol version", "the coordinator 99"};
+  CheckRefused(world.Service("learner", {coordinator}), said);
+  CheckRefused(world.Service("rollout", {coordinator, "--network.learner=" + address,
+                                         "--network.reward=" + address}),
+               said);
+  world.CheckNothingWritten();
 }
 
 TEST_CASE("A learner of another configuration than its coordinator's") {
