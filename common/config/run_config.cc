@@ -102,6 +102,7 @@ std::string ConfigReader::UnknownKey(const std::string& section,
     }
   }
   std::vector<std::string> names;
+  names.reserve(fields.size());
   for (const ConfigField& field : fields) names.push_back(field.key);
   const std::string nearest = Nearest(key, names);
   if (!elsewhere.empty() && (nearest.empty() || EditDistance(key, nearest) > 2)) {
