@@ -72,7 +72,11 @@ void LearnerState::EnterNext(absl::Time now) {
   if (!pending_failure_.ok()) return Fail(pending_failure_, now);
   const bool last_one = (stopping_ || finished_) && steps_checkpointed_ < steps_trained_;
   if (checkpoint_due_ || last_one) return Enter(LearnerPhase::kCheckpoint, now);
-  if (stopping_) return Enter(LearnerPhase::kStop, now);
+  if (stopping_) {
+    // Who stops a finished run (crescendo train does at once) still wants its policy.
+    const bool unsaved = finished_ && !policy_saved_;
+    return Enter(unsaved ? LearnerPhase::kSavePolicy : LearnerPhase::kStop, now);
+  }
   if (published_ < steps_trained_) return Enter(LearnerPhase::kPublish, now);
   if (!attached_) return Enter(LearnerPhase::kAttach, now);
   if (last_report_.has_value() && !reported_) return Enter(LearnerPhase::kReport, now);
@@ -358,7 +362,7 @@ void LearnerState::OnPolicySaved(const absl::Status& status, absl::Time now) {
   under_way_ = false;
   if (!status.ok()) return Fail(Annotate(status, "writing the trained policy"), now);
   policy_saved_ = true;
-  not_before_ = now + options_.ask_again;
+  not_before_ = stopping_ ? absl::InfinitePast() : now + options_.ask_again;
   EnterNext(now);
 }
 

@@ -448,6 +448,16 @@ TEST_CASE("A stop and the end of the run wait for the checkpoint in the backgrou
     h.state.OnCheckpointed(absl::Seconds(1), h.now);
     h.Expect(Kind::kSavePolicy);
   }
+  SECTION("the end, and a stop before the policy is saved") {
+    h.Expect(Kind::kNextStep);
+    h.state.OnNextStep(LearnerDirective::kFinished, {}, h.now);
+    h.state.RequestStop(h.now);
+    h.ExpectNone();
+    h.state.OnCheckpointed(absl::Seconds(1), h.now);
+    h.Expect(Kind::kSavePolicy);
+    h.state.OnPolicySaved(absl::OkStatus(), h.now);
+    h.Expect(Kind::kStop);
+  }
   SECTION("a stop whose checkpoint fails") {
     h.state.RequestStop(h.now);
     h.state.OnCheckpointFailed(absl::ResourceExhaustedError("disk full"), h.now);
