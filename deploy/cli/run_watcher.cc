@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "deploy/cli/live_view.h"
@@ -14,6 +15,12 @@ constexpr absl::Duration kPollEvery = absl::Milliseconds(250);
 constexpr absl::Duration kCallTimeout = absl::Seconds(1);
 constexpr absl::Duration kLastCallTimeout = absl::Seconds(30);
 constexpr absl::Duration kSilence = absl::Seconds(5);
+
+// The same cause that lasts a second longer is no news.
+std::string WithoutNumbers(std::string text) {
+  text.erase(std::remove_if(text.begin(), text.end(), absl::ascii_isdigit), text.end());
+  return text;
+}
 
 }  // namespace
 
@@ -78,9 +85,10 @@ void RunWatcher::TellLines() {
        ++told_stages_) {
     terminal_->Line(StageLine(picture_.stages[told_stages_]));
   }
-  if (picture_.status.awaiting() != told_awaiting_) {
-    told_awaiting_ = picture_.status.awaiting();
-    if (!told_awaiting_.empty()) terminal_->Line(absl::StrCat("awaiting: ", told_awaiting_));
+  const std::string& awaiting = picture_.status.awaiting();
+  if (WithoutNumbers(awaiting) != told_awaiting_) {
+    told_awaiting_ = WithoutNumbers(awaiting);
+    if (!awaiting.empty()) terminal_->Line(absl::StrCat("awaiting: ", awaiting));
   }
 }
 

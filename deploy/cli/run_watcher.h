@@ -42,7 +42,7 @@ class RunWatcher {
   int64_t told_step_ = -1;
   int64_t told_evaluation_ = -1;
   size_t told_stages_ = 0;
-  std::string told_awaiting_;
+  std::string told_awaiting_;  // without its numbers
 };
 
 }  // namespace crescendo

@@ -77,12 +77,11 @@ SupervisedService Service(const TrainingWorld& world, const std::string& program
 // The loop around a run that is under way.
 class TrainingLoop {
  public:
-  TrainingLoop(const RunConfig& config, const TrainingWorld& world)
+  TrainingLoop(const RunConfig& config, const TrainingWorld& world, bool fresh)
       : config_(config),
         world_(world),
         watcher_(world.terminal, absl::StrCat(config.run.name, ", seed ", config.run.seed),
-                 /*from_the_beginning=*/
-                 !world.files->Exists(JoinPath(config.run.out, "coordinator.sqlite"))) {}
+                 /*from_the_beginning=*/fresh) {}
 
   absl::Status Run(std::vector<SupervisedService> services, const std::string& coordinator);
   const RunPicture& picture() const { return watcher_.picture(); }
@@ -217,7 +216,7 @@ absl::StatusOr<nlohmann::ordered_json> Train(const RunConfig& config, int worker
   nlohmann::ordered_json addresses;
   ASSIGN_OR_RETURN(auto services, PlanServices(config, workers, world, &coordinator, &addresses));
   RETURN_IF_ERROR(world.files->WriteFile(AddressesFile(out), addresses.dump(2) + "\n"));
-  TrainingLoop loop(config, world);
+  TrainingLoop loop(config, world, fresh);
   const absl::Status status = loop.Run(std::move(services), coordinator);
   (void)world.files->Remove(AddressesFile(out));
   if (absl::IsInvalidArgument(status) && fresh && loop.picture().steps.empty())
