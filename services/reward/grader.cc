@@ -16,7 +16,7 @@
 namespace crescendo {
 namespace {
 
-constexpr size_t kGoldCacheMax = 4096;      // parsed gold answers
+constexpr size_t kGoldCacheMax = 2048;      // parsed gold answers
 constexpr size_t kGoldBytesMax = 4096;      // longer ones are compared as text only
 constexpr size_t kGoldNodesCachedMax = 64;  // larger ones are parsed each time
 
