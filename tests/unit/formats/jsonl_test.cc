@@ -36,9 +36,12 @@ TEST_CASE("answers of every shape are read") {
 }
 
 TEST_CASE("a bad row names file, line and field") {
-  CHECK(ErrorOf(R"({"id":"a","problem":"p"})") == "gsm8k.jsonl:17: field 'answer' is missing");
-  CHECK(ErrorOf(R"({"id":"a","answer":"1"})") == "gsm8k.jsonl:17: field 'problem' is missing");
-  CHECK(ErrorOf(R"({"problem":"p","answer":"1"})") == "gsm8k.jsonl:17: field 'id' is missing");
+  CHECK(ErrorOf(R"({"id":"a","problem":"p"})") ==
+        "gsm8k.jsonl:17: field 'answer' is missing; a row has at least id, problem and answer");
+  CHECK(ErrorOf(R"({"id":"a","answer":"1"})") ==
+        "gsm8k.jsonl:17: field 'problem' is missing; a row has at least id, problem and answer");
+  CHECK(ErrorOf(R"({"problem":"p","answer":"1"})") ==
+        "gsm8k.jsonl:17: field 'id' is missing; a row has at least id, problem and answer");
   CHECK(ErrorOf(R"({"id":"a","problem":3,"answer":"1"})") ==
         "gsm8k.jsonl:17: field 'problem': expected a string, found number");
   CHECK(ErrorOf(R"({"id":"a","problem":"p","answer":{}})") ==
