@@ -1,6 +1,7 @@
 #include "tests/unit/learner/local_rollout.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
