@@ -33,6 +33,7 @@ absl::StatusOr<LearnerHostOptions> MakeHostOptions(const RunConfig& config, int 
   LearnerHostOptions options;
   options.learner.experience.vocabulary_size = vocabulary_size;
   options.learner.experience.bytes_max = ExperienceBytesMax(config);
+  options.learner.steps_total = config.run.steps;
   options.learner.checkpoint_every = config.learner.checkpoint_every;
   options.learner.nonfinite_steps_max = config.learner.nonfinite_steps_max;
   options.learner.connect_max = config.network.connect_timeout;

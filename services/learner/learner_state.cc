@@ -73,8 +73,11 @@ void LearnerState::EnterNext(absl::Time now) {
   const bool last_one = (stopping_ || finished_) && steps_checkpointed_ < steps_trained_;
   if (checkpoint_due_ || last_one) return Enter(LearnerPhase::kCheckpoint, now);
   if (stopping_) {
-    // Who stops a finished run (crescendo train does at once) still wants its policy.
-    const bool unsaved = finished_ && !policy_saved_;
+    // Who stops a finished run (crescendo train does at once, FINISHED may not have come yet) still
+    // wants its policy.
+    const bool over =
+        finished_ || (options_.steps_total > 0 && steps_trained_ >= options_.steps_total);
+    const bool unsaved = over && !policy_saved_;
     return Enter(unsaved ? LearnerPhase::kSavePolicy : LearnerPhase::kStop, now);
   }
   if (published_ < steps_trained_) return Enter(LearnerPhase::kPublish, now);

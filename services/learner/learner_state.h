@@ -54,6 +54,7 @@ struct StepReport {
 struct LearnerOptions {
   ExperienceOptions experience;
   int checkpoint_every = 1;
+  int64_t steps_total = 0;  // of the run; 0: known from FINISHED only
   int nonfinite_steps_max = 3;
   absl::Duration retry_first = absl::Milliseconds(100);
   absl::Duration retry_max = absl::Seconds(1);

@@ -466,6 +466,21 @@ TEST_CASE("A stop and the end of the run wait for the checkpoint in the backgrou
   }
 }
 
+TEST_CASE("Stopped after the last step, before FINISHED came, a run still writes its policy") {
+  LearnerOptions options = TestOptions();
+  options.steps_total = 1;
+  Harness h(options);
+  h.Publish(0);
+  h.Attach(0);
+  h.Step(0, 0);
+  h.Expect(Kind::kNextStep);
+  h.state.RequestStop(h.now);
+  h.state.OnCallFailed(absl::CancelledError("stopping"), h.now);
+  h.Expect(Kind::kSavePolicy);
+  h.state.OnPolicySaved(absl::OkStatus(), h.now);
+  h.Expect(Kind::kStop);
+}
+
 TEST_CASE("Checkpoints that fail in the background end the run after the action under way") {
   Harness h;
   h.Publish(0);
