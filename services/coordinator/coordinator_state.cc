@@ -424,7 +424,8 @@ absl::StatusOr<bool> CoordinatorState::CompleteEvaluation(Worker& worker,
                             " with versions ", completion.version_min.value(), " to ",
                             completion.version_max.value(), ": the group is granted again"));
     if (group.row.lease == completion.lease) Release(group, now);
-    members_.Incident(worker, "evaluated another version than asked", now);
+    // Each is a broken promise of its own, not one cause that hit many groups.
+    members_.Incident(worker, "evaluated another version than asked", now, absl::ZeroDuration());
     return false;
   }
   const uint64_t id = group.row.group.value();

@@ -64,9 +64,10 @@ void Membership::Rate(Worker& worker, double tokens_per_second) {
       smoothed < 0 ? tokens_per_second : smoothed + kSmoothing * (tokens_per_second - smoothed);
 }
 
-void Membership::Incident(Worker& worker, absl::string_view what, absl::Time now) {
+void Membership::Incident(Worker& worker, absl::string_view what, absl::Time now,
+                          absl::Duration gap) {
   worker.last_incident = std::string(what);
-  if (now - worker.incident_at < kIncidentGap) return;
+  if (now - worker.incident_at < gap) return;
   worker.incident_at = now;
   ++worker.incidents;
   if (worker.incidents < kIncidentsMax) return;

@@ -68,7 +68,9 @@ class Membership {
   // A worker that was lost and is heard from is healthy again.
   void Heard(Worker& worker, absl::Time now);
   void Rate(Worker& worker, double tokens_per_second);
-  void Incident(Worker& worker, absl::string_view what, absl::Time now);
+  // `gap`: zero for what is wrong each time by itself.
+  void Incident(Worker& worker, absl::string_view what, absl::Time now,
+                absl::Duration gap = kIncidentGap);
   void Completed(Worker& worker);
 
   // Brings every worker's health up to date. Workers that were lost for ten minutes and hold
