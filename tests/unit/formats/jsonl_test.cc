@@ -99,7 +99,9 @@ TEST_CASE("every dataset of the shared data is read whole or its fault named") {
   }
   // Four rows of this one have no answer; the first is named.
   CHECK(std::string(ReadDataset(*files, JoinPath(data, "train/math.jsonl")).status().message()) ==
-        JoinPath(data, "train/math.jsonl:887: field 'answer' is missing"));
+        JoinPath(data,
+                 "train/math.jsonl:887: field 'answer' is missing; a row has at least id, "
+                 "problem and answer"));
 }
 
 }  // namespace
