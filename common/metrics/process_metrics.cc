@@ -3,8 +3,8 @@
 #include <prometheus/metric_family.h>
 #include <sys/resource.h>
 
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/os/posix_env.h"
 #include "common/os/process.h"
 
 namespace crescendo {
@@ -33,7 +33,7 @@ double Seconds(const timeval& time) {
 }  // namespace
 
 ProcessMetrics::ProcessMetrics()
-    : start_seconds_(absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch())) {}
+    : start_seconds_(absl::ToDoubleSeconds(RealNow() - absl::UnixEpoch())) {}
 
 std::vector<prometheus::MetricFamily> ProcessMetrics::Collect() const {
   rusage usage = {};

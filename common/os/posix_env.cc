@@ -308,6 +308,8 @@ class RealClock : public Clock {
 
 std::unique_ptr<FileSystem> MakePosixFileSystem() { return std::make_unique<PosixFileSystem>(); }
 
+absl::Time RealNow() { return absl::Now(); }
+
 std::unique_ptr<Clock> MakeRealClock() { return std::make_unique<RealClock>(); }
 
 }  // namespace crescendo

@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "common/os/env.h"
 
@@ -14,6 +15,10 @@ std::unique_ptr<FileSystem> MakePosixFileSystem();
 
 // Wall time at the making plus CLOCK_MONOTONIC since: never goes backwards.
 std::unique_ptr<Clock> MakeRealClock();
+
+// The time now, for the few places below the adapters that hand the system an absolute deadline (a
+// gRPC call, a poll). Everything else is handed a Clock.
+absl::Time RealNow();
 
 }  // namespace crescendo
 

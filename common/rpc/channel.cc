@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/os/posix_env.h"
 #include "common/rpc/address.h"
 
 namespace crescendo {
@@ -42,9 +43,9 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& ad
 absl::Status AwaitConnected(grpc::Channel& channel, absl::string_view who,
                             absl::string_view address, absl::Duration timeout,
                             const std::function<bool()>& stopped) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = RealNow() + timeout;
   while (true) {
-    const absl::Time now = absl::Now();
+    const absl::Time now = RealNow();
     if (channel.WaitForConnected(absl::ToChronoTime(std::min(deadline, now + kStopPoll)))) {
       return absl::OkStatus();
     }
@@ -52,7 +53,7 @@ absl::Status AwaitConnected(grpc::Channel& channel, absl::string_view who,
       return absl::CancelledError(
           absl::StrCat("stopped while connecting to the ", who, " at ", address));
     }
-    if (absl::Now() >= deadline) break;
+    if (RealNow() >= deadline) break;
   }
   return absl::UnavailableError(absl::StrCat(
       "the ", who, " at ", address, " could not be reached in ",

@@ -1,6 +1,7 @@
 #include "common/rpc/deadline.h"
 
 #include "absl/strings/str_cat.h"
+#include "common/os/posix_env.h"
 #include "common/rpc/rpc_status.h"
 
 namespace crescendo {
@@ -22,11 +23,11 @@ absl::Status DescribeFailure(const grpc::Status& status, absl::string_view await
 
 absl::Status Call(grpc::ClientContext* context, absl::Duration timeout, absl::string_view awaited,
                   const std::function<grpc::Status(grpc::ClientContext*)>& call) {
-  const absl::Time start = absl::Now();
+  const absl::Time start = RealNow();
   context->set_deadline(absl::ToChronoTime(start + timeout));
   const grpc::Status status = call(context);
   if (status.ok()) return absl::OkStatus();
-  return DescribeFailure(status, awaited, absl::Now() - start);
+  return DescribeFailure(status, awaited, RealNow() - start);
 }
 
 absl::Status Call(absl::Duration timeout, absl::string_view awaited,

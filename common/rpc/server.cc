@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/os/posix_env.h"
 #include "common/rpc/address.h"
 
 namespace crescendo {
@@ -63,7 +64,7 @@ void RpcServer::SetServing(bool serving) {
 
 void RpcServer::Stop(absl::Duration grace) {
   SetServing(false);
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  server_->Shutdown(absl::ToChronoTime(RealNow() + grace));
   server_->Wait();
 }
 

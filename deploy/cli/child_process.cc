@@ -11,7 +11,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "common/os/posix_env.h"
 #include "common/os/process.h"
 
 namespace crescendo {
@@ -76,14 +76,14 @@ class Pipe {
 bool Exchange(const std::string& input, Pipe& to, Pipe& from, Pipe& from_error, std::string* output,
               std::string* error) {
   fcntl(to.write_end(), F_SETFL, O_NONBLOCK);
-  const absl::Time deadline = absl::Now() + kToolTime;
+  const absl::Time deadline = RealNow() + kToolTime;
   size_t written = 0;
   if (input.empty()) to.Close(1);
   while (from.read_end() >= 0 || from_error.read_end() >= 0) {
     pollfd fds[3] = {{from.read_end(), POLLIN, 0},
                      {from_error.read_end(), POLLIN, 0},
                      {to.write_end(), POLLOUT, 0}};
-    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - RealNow());
     if (left_ms <= 0 || output->size() + error->size() > kToolOutputMax) return false;
     if (poll(fds, 3, static_cast<int>(left_ms)) < 0 && errno != EINTR) return false;
     char buffer[65536];

@@ -55,6 +55,8 @@ constexpr std::array<Command, 3> kCommands = {{{"train", kTrainHelp, TrainComman
 constexpr int kFoldersTried = 1000;
 constexpr absl::Duration kTopLoop = absl::Milliseconds(100);
 constexpr absl::Duration kTopPatience = absl::Seconds(10);
+// A coordinator that was there may come back.
+constexpr absl::Duration kTopGone = absl::Seconds(60);
 
 std::string AbsolutePath(const std::string& path) {
   std::error_code error;
@@ -170,8 +172,8 @@ absl::Status TopCommand(const CliArguments& arguments, const TrainingWorld& worl
     const absl::Time now = world.clock->Now();
     const absl::Status status = watcher.Poll(*client, now);
     if (status.ok()) last_answer = now;
-    if (now - last_answer > kTopPatience && watcher.picture().status.run_id().empty())
-      return status;
+    const bool never = watcher.picture().status.run_id().empty();
+    if (now - last_answer > (never ? kTopPatience : kTopGone)) return status;
     if (watcher.picture().status.state() == "finished") break;
   }
   world.terminal->KeepFrame();

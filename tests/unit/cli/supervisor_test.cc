@@ -82,8 +82,8 @@ class Fixture {
   // Polls until `done` or an error, for at most 20 s.
   template <typename Done>
   absl::Status PollUntil(Done done) {
-    const absl::Time deadline = absl::Now() + absl::Seconds(20);
-    while (!done() && absl::Now() < deadline) {
+    const absl::Time deadline = RealNow() + absl::Seconds(20);
+    while (!done() && RealNow() < deadline) {
       const absl::Status status = supervisor_->Poll();
       if (!status.ok()) return status;
       clock_->SleepFor(absl::Milliseconds(5));
@@ -141,8 +141,8 @@ TEST_CASE("a program that does not exist is told, not tried forever") {
   Supervisor supervisor(clock.get(), services, f.folder(), [](absl::string_view) {});
   REQUIRE(supervisor.Start().ok());
   absl::Status status;
-  const absl::Time deadline = absl::Now() + absl::Seconds(30);
-  while (status.ok() && absl::Now() < deadline) {
+  const absl::Time deadline = RealNow() + absl::Seconds(30);
+  while (status.ok() && RealNow() < deadline) {
     status = supervisor.Poll();
     clock->SleepFor(absl::Milliseconds(5));
   }
@@ -184,8 +184,8 @@ TEST_CASE("children die with a supervisor that is killed") {
   }
   const auto files = MakePosixFileSystem();
   const auto clock = MakeRealClock();
-  const absl::Time deadline = absl::Now() + absl::Seconds(20);
-  while (!files->Exists(pid_file) && absl::Now() < deadline) clock->SleepFor(absl::Milliseconds(5));
+  const absl::Time deadline = RealNow() + absl::Seconds(20);
+  while (!files->Exists(pid_file) && RealNow() < deadline) clock->SleepFor(absl::Milliseconds(5));
   const auto text = files->ReadFile(pid_file, 100);
   REQUIRE(text.ok());
   const pid_t child = static_cast<pid_t>(std::atoi(text->c_str()));
@@ -196,7 +196,7 @@ TEST_CASE("children die with a supervisor that is killed") {
     const auto stat = files->ReadFile(absl::StrCat("/proc/", child, "/stat"), 4096);
     return !stat.ok() || absl::StrContains(*stat, ") Z ");
   };
-  while (!gone() && absl::Now() < deadline) clock->SleepFor(absl::Milliseconds(5));
+  while (!gone() && RealNow() < deadline) clock->SleepFor(absl::Milliseconds(5));
   CHECK(gone());
 }
 
