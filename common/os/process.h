@@ -48,8 +48,8 @@ void UnblockStopSignals();
 
 // Has compute threads sleep where they wait for each other, instead of spinning (OpenMP's
 // OMP_WAIT_POLICY=passive), unless the environment says something else: on cores that other
-// processes use too, spinning made a training step 10 times longer. libgomp reads the policy when it
-// is loaded, so the first call starts the program anew in its place, with the same pid and
+// processes use too, spinning made a training step 10 times longer. libgomp reads the policy when
+// it is loaded, so the first call starts the program anew in its place, with the same pid and
 // arguments. Call it first in the main of a program that computes on several threads.
 void UsePassiveComputeWaits(char* const* argv);
 

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/convert/convert.h"
+#include "common/os/posix_env.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/deadline.h"
 
@@ -107,7 +108,7 @@ bool ExperienceClient::Open(uint64_t number) {
   }
   auto stream = std::make_unique<Stream>();
   stream->number = number;
-  stream->context.set_deadline(absl::ToChronoTime(absl::Now() + kStreamLifetime));
+  stream->context.set_deadline(absl::ToChronoTime(RealNow() + kStreamLifetime));
   stream->calls = stub_->StreamSamples(&stream->context);
   Stream* raw = stream.get();
   stream->reader = std::thread([this, raw] { ReadAcks(raw); });

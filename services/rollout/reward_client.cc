@@ -6,6 +6,7 @@
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/convert/convert.h"
+#include "common/os/posix_env.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/deadline.h"
 
@@ -96,7 +97,7 @@ bool RewardClient::Open() {
     watch_.Failed("to grade", connected);
   }
   auto stream = std::make_unique<Stream>();
-  stream->context.set_deadline(absl::ToChronoTime(absl::Now() + kStreamLifetime));
+  stream->context.set_deadline(absl::ToChronoTime(RealNow() + kStreamLifetime));
   stream->calls = stub_->Grade(&stream->context);
   Stream* raw = stream.get();
   stream->reader = std::thread([this, raw] { ReadVerdicts(raw); });

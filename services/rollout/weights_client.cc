@@ -8,6 +8,7 @@
 #include "common/base/crc32c.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/os/posix_env.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/deadline.h"
 
@@ -211,7 +212,7 @@ absl::Status WeightsClient::PullMissing(v1::WeightsService::Stub* stub, const st
   const absl::Duration timeout =
       context_.peers.rpc_timeout +
       absl::Seconds(static_cast<double>(manifest.total_bytes()) / kBytesPerSecondMin);
-  const absl::Time start = absl::Now();
+  const absl::Time start = RealNow();
   context.set_deadline(absl::ToChronoTime(start + timeout));
   const auto reader = stub->PullChunks(&context, request);
   v1::WeightChunk chunk;
@@ -236,7 +237,7 @@ absl::Status WeightsClient::PullMissing(v1::WeightsService::Stub* stub, const st
   }
   const grpc::Status status = reader->Finish();
   if (status.ok()) return absl::OkStatus();
-  return DescribeFailure(status, absl::StrCat(address, " for chunks"), absl::Now() - start);
+  return DescribeFailure(status, absl::StrCat(address, " for chunks"), RealNow() - start);
 }
 
 }  // namespace crescendo

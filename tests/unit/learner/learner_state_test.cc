@@ -1,5 +1,4 @@
-// The learner's state machine: the order of its actions, and what it does when the others come and
-// go.
+// The learner's state machine: the order of its actions, and what it does when others come and go.
 #include "services/learner/learner_state.h"
 
 #include <optional>
