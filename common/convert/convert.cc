@@ -255,15 +255,15 @@ absl::StatusOr<GroupOutcome> FromProto(const v1::GroupOutcome& from) {
   return to;
 }
 
+// clang-format 14 aligns these backslashes anew at each run.
+// clang-format off
 // The metrics are listed once; both directions read the list.
-#define CRESCENDO_STEP_METRICS(X)                                                               \
-  X(reward_mean)                                                                                \
-  X(pass_rate)                                                                                  \
-  X(truncation_ratio)                                                                           \
-  X(response_tokens_mean) X(generated_tokens) X(trained_tokens) X(loss) X(kl) X(entropy)        \
-      X(grad_norm) X(clip_ratio) X(learning_rate) X(mismatch_max) X(mismatch_mean)              \
-          X(staleness_mean) X(staleness_max) X(zero_variance_groups) X(skipped) X(wait_seconds) \
-              X(train_seconds) X(publish_seconds) X(checkpoint_seconds)
+#define CRESCENDO_STEP_METRICS(X) \
+  X(reward_mean) X(pass_rate) X(truncation_ratio) X(response_tokens_mean) X(generated_tokens) \
+  X(trained_tokens) X(loss) X(kl) X(entropy) X(grad_norm) X(clip_ratio) X(learning_rate) \
+  X(mismatch_max) X(mismatch_mean) X(staleness_mean) X(staleness_max) X(zero_variance_groups) \
+  X(skipped) X(wait_seconds) X(train_seconds) X(publish_seconds) X(checkpoint_seconds)
+// clang-format on
 
 v1::StepMetrics ToProto(const StepMetrics& metrics) {
   v1::StepMetrics to;

@@ -166,7 +166,8 @@ absl::StatusOr<CorpusRow> CorpusRowAt(absl::string_view phase, uint64_t seed, in
   CounterRng rng(MixSeed(seed, found->stream), static_cast<uint64_t>(row));
   if (phase == "A") return CleanRow(DrawProblem(rng, UniformUpTo(rng, 6)));
   if (phase == "B") {
-    const double step = static_cast<double>(row / recipe.batch);
+    const int64_t whole_batches = row / recipe.batch;
+    const double step = static_cast<double>(whole_batches);
     const int most = std::min(kOperationsMax, 7 + static_cast<int>(5.0 * step / 148.5));
     return CleanRow(DrawProblem(rng, UniformUpTo(rng, most)));
   }

@@ -27,6 +27,7 @@ ProcessExit FromWait(int status) {
 
 std::vector<char*> Pointers(const std::vector<std::string>& command) {
   std::vector<char*> pointers;
+  pointers.reserve(command.size() + 1);
   for (const std::string& part : command) pointers.push_back(const_cast<char*>(part.c_str()));
   pointers.push_back(nullptr);
   return pointers;

@@ -170,7 +170,7 @@ absl::Status TopCommand(const CliArguments& arguments, const TrainingWorld& worl
   absl::Time last_answer = world.clock->Now();
   while (!world.stop->WaitFor(kTopLoop)) {
     const absl::Time now = world.clock->Now();
-    const absl::Status status = watcher.Poll(*client, now);
+    absl::Status status = watcher.Poll(*client, now);
     if (status.ok()) last_answer = now;
     const bool never = watcher.picture().status.run_id().empty();
     if (now - last_answer > (never ? kTopPatience : kTopGone)) return status;

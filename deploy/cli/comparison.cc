@@ -141,6 +141,7 @@ std::vector<BandPoint> MeanCurve(const std::vector<ArmRun>& runs, absl::string_v
     BandPoint point;
     point.x = end * i / std::max(1, points - 1);
     std::vector<double> values;
+    values.reserve(chosen.size());
     for (const ArmRun* run : chosen) values.push_back(PassAt(run->curve, point.x, over_tokens));
     point.pass_at_1 = SpreadOf(values);
     curve.push_back(point);

@@ -52,7 +52,7 @@ std::string Clip(const std::string& text, int width) {
 }
 
 std::string Bar(double share, int width) {
-  const int full = static_cast<int>(std::clamp(share, 0.0, 1.0) * width + 0.5);
+  const int full = static_cast<int>(std::lround(std::clamp(share, 0.0, 1.0) * width));
   std::string out;
   for (int i = 0; i < width; ++i) out += i < full ? "█" : "░";
   return out;
@@ -170,14 +170,14 @@ std::string Sparkline(const std::vector<double>& values, int width, double low, 
     for (size_t i = begin; i < end; ++i) mean += values[i] / static_cast<double>(end - begin);
     const double share = high > low ? (mean - low) / (high - low) : 0;
     const double height = std::isfinite(share) ? std::clamp(share, 0.0, 1.0) * 7 : 0;
-    out += kBlocks[static_cast<int>(height + 0.5)];
+    out += kBlocks[std::lround(height)];
   }
   return out;
 }
 
 std::string FormatTime(double seconds) {
   if (!(seconds >= 0) || seconds > 1e9) return "?";
-  const auto whole = static_cast<int64_t>(seconds + 0.5);
+  const auto whole = static_cast<int64_t>(std::llround(seconds));
   if (whole >= 3600) {
     return absl::StrFormat("%d:%02d:%02d", whole / 3600, whole / 60 % 60, whole % 60);
   }

@@ -19,7 +19,7 @@ std::string DescribeExit(const ProcessExit& exit) {
     return absl::StrCat("ended with status ", exit.number, meaning);
   }
   const char* name = sigabbrev_np(exit.number);
-  const std::string start =
+  std::string start =
       absl::StrCat("was ended by SIG", name == nullptr ? "?" : name, " (", exit.number, ")");
   switch (exit.number) {
     case SIGKILL:

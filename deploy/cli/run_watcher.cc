@@ -31,7 +31,7 @@ absl::Status RunWatcher::Poll(RunClient& client, absl::Time now) {
   if (now < next_poll_) return absl::OkStatus();
   if (last_answer_ == absl::InfinitePast()) last_answer_ = now;
   next_poll_ = now + kPollEvery;
-  const absl::Status status = client.Update(kCallTimeout, &picture_);
+  absl::Status status = client.Update(kCallTimeout, &picture_);
   if (status.ok()) {
     last_answer_ = now;
     notice_.clear();

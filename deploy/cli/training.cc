@@ -115,7 +115,7 @@ absl::Status TrainingLoop::Run(std::vector<SupervisedService> services,
   Supervisor supervisor(world_.clock, std::move(services), JoinPath(config_.run.out, "logs"),
                         [&](absl::string_view line) { world_.terminal->Line(line); });
   RETURN_IF_ERROR(supervisor.Start());
-  const absl::Status status = Watch(supervisor, *client);
+  absl::Status status = Watch(supervisor, *client);
   world_.terminal->KeepFrame();
   if (absl::IsCancelled(status)) world_.terminal->Line("stopping ...");
   supervisor.Stop();

@@ -84,8 +84,8 @@ void CoordinatorClient::StopLeasing() {
 absl::Status CoordinatorClient::Run(absl::string_view what, absl::Duration extra,
                                     grpc::ClientContext* context,
                                     const std::function<grpc::Status(grpc::ClientContext*)>& call) {
-  const absl::Status status = Call(context, context_.peers.rpc_timeout + extra,
-                                   absl::StrCat(watch_.who(), " ", what), call);
+  absl::Status status = Call(context, context_.peers.rpc_timeout + extra,
+                             absl::StrCat(watch_.who(), " ", what), call);
   if (status.ok()) {
     watch_.Ok();
     return status;

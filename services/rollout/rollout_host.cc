@@ -87,7 +87,8 @@ absl::Status RolloutHost::Run() {
 
 void RolloutHost::Post(CoreEvent event) {
   while (!stop_.IsSet() && !events_.closed()) {
-    if (events_.Push(std::move(event), kPostWait)) return;
+    // Push leaves the event as it was when it finds no room.
+    if (events_.Push(std::move(event), kPostWait)) return;  // NOLINT(bugprone-use-after-move)
   }
 }
 
