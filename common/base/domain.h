@@ -30,6 +30,14 @@ struct RewardSpec {
   std::vector<std::string> gold;
 };
 
+// What a process holds for as long as it is there.
+struct Resources {
+  std::string gpu_type;
+  int gpus = 0;
+  int cores = 0;
+  bool operator==(const Resources&) const = default;
+};
+
 // A group granted to a worker.
 struct GroupLease {
   LeaseId lease;
@@ -129,6 +137,8 @@ struct SampleResult {
   uint32_t tokens = 0;
   bool truncated = false;
   std::string extracted;
+  std::string reason = {};
+  std::string response = {};
 };
 
 // A group that has ended at a worker: all samples closed at the learner, or all graded for an
@@ -180,8 +190,12 @@ struct StepMetrics {
   double grad_norm = 0;
   double clip_ratio = 0;
   double learning_rate = 0;
+  // NaN: not measured, because no token of the step was drawn with the weights that it began with.
   double mismatch_max = 0;
   double mismatch_mean = 0;
+  double mismatch_p99 = 0;
+  double mismatch_kl = 0;
+  double kl_coefficient = 0;
   double staleness_mean = 0;
   int64_t staleness_max = 0;
   uint32_t zero_variance_groups = 0;

@@ -18,6 +18,7 @@ inline constexpr size_t kResponseTextBytesMax = 4u << 20;  // a completion's tex
 inline constexpr size_t kProblemTextBytesMax = 1u << 20;   // a problem's text
 inline constexpr size_t kGoldTextBytesMax = 64u << 10;     // a gold answer
 inline constexpr size_t kConfigFileBytesMax = 1u << 20;
+inline constexpr size_t kShownTextBytesMax = 16u << 10;  // a sample's text as people see it
 static_assert(kWeightChunkBytes + (1u << 20) < kMessageBytesMax);
 static_assert(kResponseTextBytesMax + kProblemTextBytesMax + kGoldTextBytesMax < kMessageBytesMax);
 
@@ -26,6 +27,7 @@ inline constexpr int kContextTokensMax = 1 << 20;  // prompt and completion
 inline constexpr int kGroupSamplesMax = 1024;      // G
 inline constexpr int kChunkTokensMax = 4096;       // tokens in one sample chunk
 inline constexpr int kVocabularyMax = 1 << 20;
+static_assert(kGroupSamplesMax * (kShownTextBytesMax + 1024) < kMessageBytesMax);
 static_assert(kChunkTokensMax * 16 < static_cast<int>(kMessageBytesMax));
 
 // Work in flight.
@@ -35,6 +37,7 @@ inline constexpr int kGroupsPerStepMax = 65536;
 inline constexpr int kStalenessMax = 64;
 inline constexpr int kGradesInFlightMax = 4096;  // answers of one stream that have no verdict yet
 inline constexpr int kStagesMax = 64;
+inline constexpr int kEvaluationSetsMax = 64;
 
 }  // namespace crescendo::limits
 

@@ -10,6 +10,8 @@ namespace crescendo {
 namespace {
 
 constexpr size_t kNameBytesMax = 256;
+constexpr size_t kGpuTypeBytesMax = 64;
+constexpr int kResourcesMax = 65536;
 constexpr int kGoldAnswersMax = 64;
 constexpr int kStopStringsMax = 16;
 constexpr double kRewardMax = 1e6;
@@ -24,6 +26,9 @@ absl::StatusOr<SampleResult> ResultFromProto(const v1::SampleResult& from) {
   RETURN_IF_ERROR(CheckNumber("results.reward", from.reward(), -kRewardMax, kRewardMax));
   RETURN_IF_ERROR(CheckRange("results.tokens", from.tokens(), 0, limits::kContextTokensMax));
   RETURN_IF_ERROR(CheckBytes("results.extracted", from.extracted().size(), kNameBytesMax));
+  RETURN_IF_ERROR(CheckBytes("results.reason", from.reason().size(), kNameBytesMax));
+  RETURN_IF_ERROR(
+      CheckBytes("results.response", from.response().size(), limits::kShownTextBytesMax));
   SampleResult to;
   to.sample = from.sample();
   ASSIGN_OR_RETURN(to.verdict, FromProto(from.verdict()));
@@ -31,6 +36,8 @@ absl::StatusOr<SampleResult> ResultFromProto(const v1::SampleResult& from) {
   to.tokens = from.tokens();
   to.truncated = from.truncated();
   to.extracted = from.extracted();
+  to.reason = from.reason();
+  to.response = from.response();
   return to;
 }
 
@@ -151,6 +158,8 @@ v1::CompleteGroupRequest ToProto(const GroupCompletion& completion) {
     added->set_tokens(result.tokens);
     added->set_truncated(result.truncated);
     added->set_extracted(result.extracted.substr(0, kNameBytesMax));
+    added->set_reason(result.reason.substr(0, kNameBytesMax));
+    added->set_response(result.response);
   }
   to.set_version_min(completion.version_min.value());
   to.set_version_max(completion.version_max.value());
@@ -177,6 +186,25 @@ absl::StatusOr<GroupCompletion> FromProto(const v1::CompleteGroupRequest& from) 
   RETURN_IF_ERROR(
       CheckBytes("learner_incarnation", from.learner_incarnation().size(), kNameBytesMax));
   to.learner_incarnation = from.learner_incarnation();
+  return to;
+}
+
+v1::Resources ToProto(const Resources& resources) {
+  v1::Resources to;
+  to.set_gpu_type(resources.gpu_type);
+  to.set_gpus(static_cast<uint32_t>(resources.gpus));
+  to.set_cores(static_cast<uint32_t>(resources.cores));
+  return to;
+}
+
+absl::StatusOr<Resources> FromProto(const v1::Resources& from) {
+  RETURN_IF_ERROR(CheckBytes("resources.gpu_type", from.gpu_type().size(), kGpuTypeBytesMax));
+  RETURN_IF_ERROR(CheckRange("resources.gpus", from.gpus(), 0, kResourcesMax));
+  RETURN_IF_ERROR(CheckRange("resources.cores", from.cores(), 0, kResourcesMax));
+  Resources to;
+  to.gpus = static_cast<int>(from.gpus());
+  to.cores = static_cast<int>(from.cores());
+  if (to.gpus > 0) to.gpu_type = from.gpu_type();
   return to;
 }
 
@@ -262,7 +290,8 @@ absl::StatusOr<GroupOutcome> FromProto(const v1::GroupOutcome& from) {
   X(reward_mean) X(pass_rate) X(truncation_ratio) X(response_tokens_mean) X(generated_tokens) \
   X(trained_tokens) X(loss) X(kl) X(entropy) X(grad_norm) X(clip_ratio) X(learning_rate) \
   X(mismatch_max) X(mismatch_mean) X(staleness_mean) X(staleness_max) X(zero_variance_groups) \
-  X(skipped) X(wait_seconds) X(train_seconds) X(publish_seconds) X(checkpoint_seconds)
+  X(skipped) X(wait_seconds) X(train_seconds) X(publish_seconds) X(checkpoint_seconds) \
+  X(mismatch_p99) X(mismatch_kl) X(kl_coefficient)
 // clang-format on
 
 v1::StepMetrics ToProto(const StepMetrics& metrics) {

@@ -32,6 +32,9 @@ absl::StatusOr<GroupLease> FromProto(const v1::LeasedGroup& lease);
 v1::CompleteGroupRequest ToProto(const GroupCompletion& completion);
 absl::StatusOr<GroupCompletion> FromProto(const v1::CompleteGroupRequest& completion);
 
+v1::Resources ToProto(const Resources& resources);
+absl::StatusOr<Resources> FromProto(const v1::Resources& resources);
+
 v1::StepPlan ToProto(const StepPlan& plan);
 absl::StatusOr<StepPlan> FromProto(const v1::StepPlan& plan);
 
