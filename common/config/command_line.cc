@@ -17,6 +17,7 @@ namespace {
 constexpr absl::string_view kOptions = R"(
   --config FILE        the run's TOML file, such as deploy/recipes/demo.toml (required)
   --section.key=value  overrides a key of it; --stage.0.context_tokens=64 one of a stage
+  --log-format FORMAT  logfmt or json: the same as --log.format
   --dry-run            print the effective configuration (every key) and what would run, and end
   --version
   --help
@@ -48,11 +49,16 @@ absl::StatusOr<Arguments> Parse(int argc, const char* const* argv) {
       arguments.config = argv[++i];
     } else if (absl::ConsumePrefix(&rest, "--config=")) {
       arguments.config = std::string(rest);
+    } else if (argument == "--log-format") {
+      if (i + 1 >= argc) return absl::InvalidArgumentError("--log-format needs logfmt or json");
+      arguments.overrides.push_back(absl::StrCat("log.format=", argv[++i]));
+    } else if (absl::ConsumePrefix(&rest, "--log-format=")) {
+      arguments.overrides.push_back(absl::StrCat("log.format=", rest));
     } else if (absl::ConsumePrefix(&rest, "--") && absl::StrContains(rest, '.')) {
       arguments.overrides.push_back(std::string(rest));
     } else {
       const std::string nearest =
-          Nearest(argument, {"--config", "--dry-run", "--version", "--help"});
+          Nearest(argument, {"--config", "--log-format", "--dry-run", "--version", "--help"});
       return absl::InvalidArgumentError(absl::StrCat(
           "unknown option '", argument, "'; ",
           nearest.empty() ? "see --help" : absl::StrCat("did you mean ", nearest, "?")));

@@ -2,6 +2,7 @@
 //
 //   --config FILE            the run's TOML file (required)
 //   --section.key=value      overrides a key; --stage.0.context_tokens=64 one of a stage
+//   --log-format FORMAT      logfmt or json, the same as --log.format
 //   --dry-run                prints the effective configuration and what would run, and ends
 //   --help, --version
 //

@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/limits.h"
+#include "common/base/status_macros.h"
 
 namespace crescendo {
 namespace {
@@ -44,11 +45,15 @@ ConfigFields CurriculumFields(CurriculumSection& c) {
       true,
       {Range("min_steps", &c.min_steps, 0, kBig), Range("max_steps", &c.max_steps, 0, kBig),
        Flag("length_rule", &c.length_rule), Range("length_window", &c.length_window, 1, kSmall),
-       Above("length_ratio", &c.length_ratio, 0, 10), Flag("truncation_rule", &c.truncation_rule),
+       Above("length_ratio", &c.length_ratio, 0, 10),
+       Range("length_confirm", &c.length_confirm, 1, kSmall),
+       Flag("truncation_rule", &c.truncation_rule),
        Range("truncation_window", &c.truncation_window, 1, kSmall),
        Range("truncation_margin", &c.truncation_margin, 0, 1),
+       Range("truncation_confirm", &c.truncation_confirm, 1, kSmall),
        Flag("plateau_rule", &c.plateau_rule), Range("plateau_window", &c.plateau_window, 3, kSmall),
-       Range("plateau_min_slope", &c.plateau_min_slope, -1, 1)}};
+       Range("plateau_min_slope", &c.plateau_min_slope, -1, 1),
+       Range("plateau_confirm", &c.plateau_confirm, 1, kSmall)}};
 }
 
 ConfigFields RolloutFields(RolloutSection& r) {
@@ -59,23 +64,8 @@ ConfigFields RolloutFields(RolloutSection& r) {
            Range("prefill_tokens", &r.prefill_tokens, 1, limits::kContextTokensMax),
            Range("chunk_tokens", &r.chunk_tokens, 1, limits::kChunkTokensMax),
            Range("threads", &r.threads, 1, 1024), Range("heartbeat", &r.heartbeat, 0.01, 600),
-           Range("drain", &r.drain, 0, kDay)}};
-}
-
-ConfigFields ObjectiveFields(ObjectiveSection& o) {
-  return {"objective",
-          true,
-          {Choice("advantage", &o.advantage, {"grpo", "dr_grpo", "rloo"}),
-           Choice("ratio", &o.ratio, {"token", "sequence", "cispo"}),
-           Above("clip_low", &o.clip_low, 0, 1), Above("clip_high", &o.clip_high, 0, 100),
-           Range("dual_clip", &o.dual_clip, 0, 1000),
-           Range("importance_cap", &o.importance_cap, 0, 1e6),
-           Range("kl_coefficient", &o.kl_coefficient, 0, 100),
-           Choice("kl_estimator", &o.kl_estimator, {"k1", "k2", "k3"}),
-           Choice("aggregation", &o.aggregation, {"token_mean", "sequence_mean", "fixed_length"}),
-           Flag("mask_truncated", &o.mask_truncated),
-           Range("minibatches", &o.minibatches, 1, limits::kGroupsPerStepMax),
-           Flag("random_reward", &o.random_reward)}};
+           Range("drain", &r.drain, 0, kDay), Flag("recompute_cache", &r.recompute_cache),
+           Text("http", &r.http, TextForm::kOptionalEndpoint)}};
 }
 
 ConfigFields OptimizerFields(OptimizerSection& o) {
@@ -84,7 +74,10 @@ ConfigFields OptimizerFields(OptimizerSection& o) {
           {Range("learning_rate", &o.learning_rate, 0, 10), Range("beta1", &o.beta1, 0, 0.999999),
            Range("beta2", &o.beta2, 0, 0.9999999), Above("epsilon", &o.epsilon, 0, 1),
            Range("weight_decay", &o.weight_decay, 0, 10), Range("grad_clip", &o.grad_clip, 0, kBig),
-           Range("warmup_steps", &o.warmup_steps, 0, kBig)}};
+           Range("warmup_steps", &o.warmup_steps, 0, kBig),
+           Choice("schedule", &o.schedule, {"constant", "linear", "cosine"}),
+           Range("final_fraction", &o.final_fraction, 0, 1),
+           Range("decay_steps", &o.decay_steps, 0, kBig)}};
 }
 
 ConfigFields LearnerFields(LearnerSection& l) {
@@ -92,6 +85,8 @@ ConfigFields LearnerFields(LearnerSection& l) {
           true,
           {NotDigested(Range("microbatch_tokens", &l.microbatch_tokens, 1, kBig)),
            NotDigested(Range("threads", &l.threads, 1, 1024)),
+           NotDigested(Choice("dtype", &l.dtype, {"policy", "float32", "bfloat16"})),
+           NotDigested(Range("recompute_layers", &l.recompute_layers, -1, kSmall)),
            Range("max_staleness", &l.max_staleness, 0, limits::kStalenessMax),
            NotDigested(Range("checkpoint_every", &l.checkpoint_every, 1, kBig)),
            NotDigested(Range("checkpoints_kept", &l.checkpoints_kept, 1, 1000)),
@@ -109,6 +104,16 @@ ConfigFields EvaluationFields(EvaluationSection& e) {
            Range("every", &e.every, 0, kBig)}};
 }
 
+ConfigFields CostFields(CostSection& c) {
+  return {"cost",
+          false,
+          {Text("currency", &c.currency), Range("gpu_hour_price", &c.gpu_hour_price, 0, kBig),
+           Range("core_hour_price", &c.core_hour_price, 0, kBig), Text("gpu_type", &c.gpu_type),
+           Range("gpus_per_worker", &c.gpus_per_worker, 0, 65536),
+           Range("gpus_learner", &c.gpus_learner, 0, 65536),
+           Range("reward_processes", &c.reward_processes, 0, 65536)}};
+}
+
 ConfigFields NetworkFields(NetworkSection& n) {
   return {"network",
           false,
@@ -120,6 +125,23 @@ ConfigFields NetworkFields(NetworkSection& n) {
            Text("worker_id", &n.worker_id, TextForm::kOptionalName), Flag("insecure", &n.insecure),
            Range("connect_timeout", &n.connect_timeout, 0.1, kDay),
            Range("rpc_timeout", &n.rpc_timeout, 0.1, kDay)}};
+}
+
+ConfigFields SecurityFields(SecuritySection& s) {
+  return {
+      "security",
+      false,
+      {Text("directory", &s.directory, TextForm::kPath), Text("ca", &s.ca, TextForm::kPath),
+       Text("certificate", &s.certificate, TextForm::kPath), Text("key", &s.key, TextForm::kPath),
+       Text("token", &s.token, TextForm::kPath), Text("tokens", &s.tokens, TextForm::kPath),
+       Flag("metrics_plain_text", &s.metrics_plain_text)}};
+}
+
+ConfigFields LogFields(LogSection& l) {
+  return {"log",
+          false,
+          {Choice("format", &l.format, {"logfmt", "json"}),
+           Choice("level", &l.level, {"debug", "info", "warn", "error"})}};
 }
 
 std::string RangeText(const ConfigField& field) {
@@ -135,13 +157,55 @@ std::string RangeText(const ConfigField& field) {
 
 }  // namespace
 
+std::vector<ConfigField> FieldsOfObjective(ObjectiveSection& o) {
+  return {Choice("advantage", &o.advantage, {"grpo", "dr_grpo", "rloo"}),
+          Choice("ratio", &o.ratio, {"token", "sequence", "cispo"}),
+          Above("clip_low", &o.clip_low, 0, 1),
+          Above("clip_high", &o.clip_high, 0, 100),
+          Range("dual_clip", &o.dual_clip, 0, 1000),
+          Choice("off_policy", &o.off_policy, {"none", "truncated", "decoupled"}),
+          Range("importance_cap", &o.importance_cap, 0, 1e6),
+          Range("entropy_coefficient", &o.entropy_coefficient, 0, 100),
+          Range("kl_coefficient", &o.kl_coefficient, 0, 100),
+          Choice("kl_estimator", &o.kl_estimator, {"k1", "k2", "k3"}),
+          Choice("kl_in", &o.kl_in, {"loss", "reward"}),
+          Range("kl_target", &o.kl_target, 0, 1000),
+          Range("kl_horizon", &o.kl_horizon, 1, kSmall),
+          Choice("aggregation", &o.aggregation, {"token_mean", "sequence_mean", "fixed_length"}),
+          Choice("overlong", &o.overlong, {"graded", "zero", "mask", "soft"}),
+          Range("overlong_buffer", &o.overlong_buffer, 0, limits::kContextTokensMax),
+          Choice("zero_variance", &o.zero_variance, {"keep", "drop"}),
+          Range("minibatches", &o.minibatches, 1, limits::kGroupsPerStepMax),
+          Flag("random_reward", &o.random_reward)};
+}
+
 std::vector<ConfigField> FieldsOfStage(StageSection& s) {
-  return {Range("context_tokens", &s.context_tokens, 1, limits::kContextTokensMax),
-          Range("group_samples", &s.group_samples, 2, limits::kGroupSamplesMax),
-          Range("groups_per_step", &s.groups_per_step, 1, limits::kGroupsPerStepMax),
-          Above("temperature", &s.temperature, 0, 10),
-          Range("learning_rate", &s.learning_rate, 0, 10),
-          Range("level_mix", &s.level_mix, 0, kSmall)};
+  std::vector<ConfigField> fields = {
+      Range("context_tokens", &s.context_tokens, 1, limits::kContextTokensMax),
+      Range("group_samples", &s.group_samples, 2, limits::kGroupSamplesMax),
+      Range("groups_per_step", &s.groups_per_step, 1, limits::kGroupsPerStepMax),
+      Above("temperature", &s.temperature, 0, 10),
+      Above("top_p", &s.top_p, 0, 1),
+      Range("top_k", &s.top_k, 0, kSmall),
+      Range("min_p", &s.min_p, 0, 0.999999),
+      Range("learning_rate", &s.learning_rate, 0, 10),
+      Range("min_steps", &s.min_steps, 0, kBig),
+      Range("level_mix", &s.level_mix, 0, kSmall)};
+  CRESCENDO_CHECK(fields.size() == kStageOwnFields);
+  for (ConfigField& field : FieldsOfObjective(s.objective)) fields.push_back(std::move(field));
+  return fields;
+}
+
+std::vector<ConfigField> FieldsOfEvaluationSet(EvaluationSetSection& e) {
+  return {Text("name", &e.name),
+          Text("path", &e.path, TextForm::kPath),
+          Text("reward_kind", &e.reward_kind),
+          Range("problems", &e.problems, 0, kBig),
+          Range("samples", &e.samples, 1, limits::kGroupSamplesMax),
+          Range("temperature", &e.temperature, 0, 10),
+          Above("top_p", &e.top_p, 0, 1),
+          Range("context_tokens", &e.context_tokens, 0, limits::kContextTokensMax),
+          Range("every", &e.every, 0, kBig)};
 }
 
 std::vector<ConfigFields> FieldsOf(RunConfig& c) {
@@ -158,7 +222,11 @@ std::vector<ConfigFields> FieldsOf(RunConfig& c) {
                {"auto", "raw", "chatml", "deepseek-r1-distill", "qwen3"}),
         Text("system_prompt", &c.policy.system_prompt),
         Text("prompt_suffix", &c.policy.prompt_suffix),
-        Choice("dtype", &c.policy.dtype, {"float32", "bfloat16"})}},
+        Choice("dtype", &c.policy.dtype, {"float32", "bfloat16"}),
+        Flag("deterministic", &c.policy.deterministic),
+        Range("lora_rank", &c.policy.lora_rank, 0, 65536),
+        Range("lora_alpha", &c.policy.lora_alpha, 0, kSmall),
+        Text("lora_targets", &c.policy.lora_targets)}},
       {"data",
        true,
        {Text("train", &c.data.train, TextForm::kPath), Text("reward_kind", &c.data.reward_kind),
@@ -173,15 +241,22 @@ std::vector<ConfigFields> FieldsOf(RunConfig& c) {
         Range("correct_reward", &c.reward.correct_reward, -1000, 1000),
         Range("incorrect_reward", &c.reward.incorrect_reward, -1000, 1000),
         Text("rewards", &c.reward.rewards, TextForm::kPath)}},
-      ObjectiveFields(c.objective),
+      {"objective", true, FieldsOfObjective(c.objective)},
       OptimizerFields(c.optimizer),
       LearnerFields(c.learner),
       EvaluationFields(c.evaluation),
       {"coordinator",
        false,
        {Range("lease", &c.coordinator.lease, 0.1, kDay),
-        Range("awaited_after", &c.coordinator.awaited_after, 0.1, kDay)}},
-      NetworkFields(c.network)};
+        Range("awaited_after", &c.coordinator.awaited_after, 0.1, kDay),
+        Flag("second_leases", &c.coordinator.second_leases),
+        Text("page", &c.coordinator.page, TextForm::kOptionalEndpoint),
+        Range("samples_kept", &c.coordinator.samples_kept, 0, 10'000),
+        Range("samples_per_group", &c.coordinator.samples_per_group, 0, limits::kGroupSamplesMax)}},
+      CostFields(c.cost),
+      NetworkFields(c.network),
+      SecurityFields(c.security),
+      LogFields(c.log)};
 }
 
 std::string Expectation(const ConfigField& field) {
@@ -195,6 +270,10 @@ std::string Expectation(const ConfigField& field) {
     std::string operator()(std::vector<int>*) const {
       return "a list of integers in " + RangeText(field);
     }
+    std::string operator()(std::map<std::string, double>*) const {
+      return absl::StrCat("a table of numbers in ", RangeText(field),
+                          ", such as { \"A100-80GB\" = 1.18 }");
+    }
     std::string operator()(absl::Duration*) const {
       return absl::StrCat("a duration such as \"10s\" or \"500ms\", from ",
                           absl::FormatDuration(absl::Seconds(field.min)), " to ",
@@ -207,6 +286,8 @@ std::string Expectation(const ConfigField& field) {
           return "a name of 1 to 63 of a-z, 0-9 and '-'";
         case TextForm::kEndpoint:
           return "host:port";
+        case TextForm::kOptionalEndpoint:
+          return "host:port, or \"\" for none";
         case TextForm::kPath:
           return "a path in quotes";
         case TextForm::kChoice:

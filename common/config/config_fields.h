@@ -6,6 +6,7 @@
 #ifndef CRESCENDO_COMMON_CONFIG_CONFIG_FIELDS_H_
 #define CRESCENDO_COMMON_CONFIG_CONFIG_FIELDS_H_
 
+#include <map>
 #include <string>
 #include <variant>
 #include <vector>
@@ -15,8 +16,9 @@
 
 namespace crescendo {
 
-using ConfigTarget = std::variant<bool*, int*, int64_t*, uint64_t*, double*, std::string*,
-                                  absl::Duration*, std::vector<int>*>;
+using ConfigTarget =
+    std::variant<bool*, int*, int64_t*, uint64_t*, double*, std::string*, absl::Duration*,
+                 std::vector<int>*, std::map<std::string, double>*>;
 
 // What a text must look like.
 enum class TextForm {
@@ -24,8 +26,9 @@ enum class TextForm {
   kName,  // [a-z0-9-]{1,63}
   kOptionalName,
   kEndpoint,  // host:port
-  kPath,      // made absolute from the recipe's folder
-  kChoice,    // one of `choices`
+  kOptionalEndpoint,
+  kPath,    // made absolute from the recipe's folder
+  kChoice,  // one of `choices`
 };
 
 struct ConfigField {
@@ -46,9 +49,14 @@ struct ConfigFields {
   std::vector<ConfigField> fields;
 };
 
-// All sections but [[stage]], in the order of the file that ToToml writes.
+// All sections but the lists ([[stage]], [[evaluation_set]]), in the order of the file that ToToml
+// writes.
 std::vector<ConfigFields> FieldsOf(RunConfig& config);
+// Keys of a stage; behind them, from kStageOwnFields on, those of [objective] that it may override.
 std::vector<ConfigField> FieldsOfStage(StageSection& stage);
+inline constexpr size_t kStageOwnFields = 10;
+std::vector<ConfigField> FieldsOfObjective(ObjectiveSection& objective);
+std::vector<ConfigField> FieldsOfEvaluationSet(EvaluationSetSection& set);
 
 // What a field takes, in words: "an integer in [1, 64]".
 std::string Expectation(const ConfigField& field);

@@ -18,17 +18,33 @@ void AppendFields(const std::vector<ConfigField>& fields, bool digested_only, st
   }
 }
 
+// Of [objective]'s keys a stage shows those that it overrides.
+void AppendStages(RunConfig& config, bool digested_only, std::string& out) {
+  const std::vector<ConfigField> objective = FieldsOfObjective(config.objective);
+  for (StageSection& stage : config.stages) {
+    absl::StrAppend(&out, "\n[[stage]]\n");
+    std::vector<ConfigField> fields = FieldsOfStage(stage);
+    for (size_t i = objective.size(); i-- > 0;) {
+      const auto at = fields.begin() + static_cast<int64_t>(kStageOwnFields + i);
+      if (FieldToml(*at) == FieldToml(objective[i])) fields.erase(at);
+    }
+    AppendFields(fields, digested_only, out);
+  }
+}
+
 std::string Write(RunConfig config, bool digested_only) {
   std::string out;
   for (const ConfigFields& section : FieldsOf(config)) {
     if (digested_only && !section.digested) continue;
     absl::StrAppend(&out, out.empty() ? "" : "\n", "[", section.section, "]\n");
     AppendFields(section.fields, digested_only, out);
-    if (absl::string_view(section.section) != "data") continue;
-    for (StageSection& stage : config.stages) {
-      absl::StrAppend(&out, "\n[[stage]]\n");
-      AppendFields(FieldsOfStage(stage), digested_only, out);
+    if (absl::string_view(section.section) == "evaluation") {
+      for (EvaluationSetSection& set : config.evaluation_sets) {
+        absl::StrAppend(&out, "\n[[evaluation_set]]\n");
+        AppendFields(FieldsOfEvaluationSet(set), digested_only, out);
+      }
     }
+    if (absl::string_view(section.section) == "data") AppendStages(config, digested_only, out);
   }
   return out;
 }

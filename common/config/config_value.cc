@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <map>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -96,6 +97,8 @@ bool HasForm(const ConfigField& field, const std::string& text) {
       return text.empty() || IsName(text);
     case TextForm::kEndpoint:
       return IsEndpoint(text);
+    case TextForm::kOptionalEndpoint:
+      return text.empty() || IsEndpoint(text);
     case TextForm::kChoice:
       for (const char* choice : field.choices) {
         if (text == choice) return true;
@@ -165,9 +168,31 @@ struct Assign {
     *target = std::move(values);
     return true;
   }
+  bool operator()(std::map<std::string, double>* target) const {
+    const auto* table = node.as_table();
+    if (table == nullptr || table->size() > kListMax) return false;
+    std::map<std::string, double> values;
+    for (const auto& [key, item] : *table) {
+      const std::optional<double> value = item.value<double>();
+      const bool number = item.is_floating_point() || item.is_integer();
+      if (!number || !value || !InRange(field, *value)) return false;
+      values[std::string(key.str())] = *value;
+    }
+    *target = std::move(values);
+    return true;
+  }
 };
 
 struct ToTomlText {
+  std::string operator()(const std::map<std::string, double>* value) const {
+    return absl::StrCat("{",
+                        absl::StrJoin(*value, ",",
+                                      [](std::string* out, const auto& entry) {
+                                        absl::StrAppend(out, " ", Quoted(entry.first), " = ",
+                                                        NumberToml(entry.second));
+                                      }),
+                        value->empty() ? "}" : " }");
+  }
   std::string operator()(const bool* value) const { return *value ? "true" : "false"; }
   std::string operator()(const int* value) const { return absl::StrCat(*value); }
   std::string operator()(const int64_t* value) const { return absl::StrCat(*value); }

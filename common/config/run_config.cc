@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -34,11 +35,21 @@ class ConfigReader {
 
   void ReadDocument(const toml::table& document);
   void ApplyOverride(const std::string& override_text);
+  // What a stage's objective and an evaluation set do not say, [objective] and [evaluation] do.
+  void FillIn();
   void CheckRelations();
   absl::Status status() const;
 
  private:
-  void ReadStages(const toml::node& node);
+  // [[name]] blocks: `fields_of_new` adds an element and returns its fields.
+  void ReadList(const std::string& name, const toml::node& node, int most,
+                const std::function<std::vector<ConfigField>()>& fields_of_new);
+  void CopyUnlessGiven(const std::string& section, const std::vector<ConfigField>& from,
+                       const std::vector<ConfigField>& to);
+  // The fields that an override's path names; nullopt after an Error.
+  std::optional<std::vector<ConfigField>> FieldsAt(const std::vector<std::string>& parts,
+                                                   const std::string& place);
+  void CheckEvaluationSets();
   void ReadSection(const std::string& section, const std::vector<ConfigField>& fields,
                    const toml::table& table);
   std::string Place(const toml::source_region& source) const {
@@ -59,6 +70,7 @@ class ConfigReader {
   void CheckRequired();
   void CheckLevelMixes();
   void CheckStages();
+  void CheckObjective(size_t index, const StageSection& stage);
 
   const std::string file_;
   RunConfig* config_;
@@ -82,7 +94,7 @@ const ConfigFields* ConfigReader::FindSection(absl::string_view name) const {
 }
 
 std::string ConfigReader::UnknownSection(absl::string_view name) const {
-  std::vector<std::string> names = {"stage"};
+  std::vector<std::string> names = {"stage", "evaluation_set"};
   for (const ConfigFields& section : sections_) names.push_back(section.section);
   const std::string nearest = Nearest(name, names);
   std::sort(names.begin(), names.end());
@@ -117,7 +129,13 @@ void ConfigReader::ReadDocument(const toml::table& document) {
     const std::string name = Text(key.str());
     const std::string place = Place(key.source());
     if (name == "stage") {
-      ReadStages(node);
+      ReadList(name, node, limits::kStagesMax,
+               [this] { return FieldsOfStage(config_->stages.emplace_back()); });
+      continue;
+    }
+    if (name == "evaluation_set") {
+      ReadList(name, node, limits::kEvaluationSetsMax,
+               [this] { return FieldsOfEvaluationSet(config_->evaluation_sets.emplace_back()); });
       continue;
     }
     const ConfigFields* section = FindSection(name);
@@ -131,27 +149,30 @@ void ConfigReader::ReadDocument(const toml::table& document) {
   }
 }
 
-void ConfigReader::ReadStages(const toml::node& node) {
+void ConfigReader::ReadList(const std::string& name, const toml::node& node, int most,
+                            const std::function<std::vector<ConfigField>()>& fields_of_new) {
   const toml::array* list = node.as_array();
   if (list == nullptr) {
-    Error(Place(node.source()), "expected [[stage]] with two brackets: one such block a stage");
+    Error(Place(node.source()), absl::StrCat("expected [[", name,
+                                             "]] with two brackets: one such "
+                                             "block for each"));
     return;
   }
-  if (list->size() > static_cast<size_t>(limits::kStagesMax)) {
+  if (list->size() > static_cast<size_t>(most)) {
     Error(Place(node.source()),
-          absl::StrCat("at most ", limits::kStagesMax, " stages, found ", list->size()));
+          absl::StrCat("at most ", most, " [[", name, "]], found ", list->size()));
     return;
   }
+  int index = 0;
   for (const toml::node& item : *list) {
     const toml::table* table = item.as_table();
     if (table == nullptr) {
-      Error(Place(item.source()), "expected [[stage]] blocks");
+      Error(Place(item.source()), absl::StrCat("expected [[", name, "]] blocks"));
       return;
     }
-    const std::string name = absl::StrCat("stage.", config_->stages.size());
-    config_->stages.emplace_back();
-    places_[name] = Place(item.source());
-    ReadSection(name, FieldsOfStage(config_->stages.back()), *table);
+    const std::string section = absl::StrCat(name, ".", index++);
+    places_[section] = Place(item.source());
+    ReadSection(section, fields_of_new(), *table);
   }
 }
 
@@ -172,6 +193,31 @@ void ConfigReader::ReadSection(const std::string& section, const std::vector<Con
   }
 }
 
+std::optional<std::vector<ConfigField>> ConfigReader::FieldsAt(
+    const std::vector<std::string>& parts, const std::string& place) {
+  const bool set = parts[0] == "evaluation_set";
+  if (parts[0] == "stage" || set) {
+    if (parts.size() != 3) {
+      Error(place, absl::StrCat("expected --section.key=value or --", parts[0], ".N.key=value"));
+      return std::nullopt;
+    }
+    const size_t count = set ? config_->evaluation_sets.size() : config_->stages.size();
+    size_t index = 0;
+    if (!absl::SimpleAtoi(parts[1], &index) || index >= count) {
+      Error(place, absl::StrCat("there is no ", parts[0], " ", parts[1], "; the recipe has ", count,
+                                ", counted from 0"));
+      return std::nullopt;
+    }
+    return set ? FieldsOfEvaluationSet(config_->evaluation_sets[index])
+               : FieldsOfStage(config_->stages[index]);
+  }
+  const ConfigFields* section = parts.size() == 2 ? FindSection(parts[0]) : nullptr;
+  if (section != nullptr) return section->fields;
+  Error(place, parts.size() != 2 ? "expected --section.key=value or --stage.N.key=value"
+                                 : UnknownSection(parts[0]));
+  return std::nullopt;
+}
+
 void ConfigReader::ApplyOverride(const std::string& override_text) {
   const size_t equals = override_text.find('=');
   const std::string path = override_text.substr(0, equals);
@@ -181,27 +227,53 @@ void ConfigReader::ApplyOverride(const std::string& override_text) {
   }
   const absl::string_view value = absl::string_view(override_text).substr(equals + 1);
   const std::vector<std::string> parts = absl::StrSplit(path, '.');
-  std::vector<ConfigField> fields;
-  if (parts[0] == "stage" && parts.size() == 3) {
-    size_t index = 0;
-    if (!absl::SimpleAtoi(parts[1], &index) || index >= config_->stages.size()) {
-      return Error(place, absl::StrCat("there is no stage ", parts[1], "; the recipe has ",
-                                       config_->stages.size(), ", counted from 0"));
-    }
-    fields = FieldsOfStage(config_->stages[index]);
-  } else if (parts[0] == "stage" || parts.size() != 2) {
-    return Error(place, "expected --section.key=value or --stage.N.key=value");
-  } else if (const ConfigFields* section = FindSection(parts[0])) {
-    fields = section->fields;
-  } else {
-    return Error(place, UnknownSection(parts[0]));
-  }
-  const ConfigField* field = FindField(fields, parts.back());
+  const auto fields = FieldsAt(parts, place);
+  if (!fields) return;
+  const ConfigField* field = FindField(*fields, parts.back());
   if (field == nullptr) {
-    return Error(place, UnknownKey(path.substr(0, path.rfind('.')), fields, parts.back()));
+    return Error(place, UnknownKey(path.substr(0, path.rfind('.')), *fields, parts.back()));
   }
   places_[path] = place;
   if (const auto wrong = AssignText(*field, value)) Error(place, *wrong);
+}
+
+void ConfigReader::CopyUnlessGiven(const std::string& section, const std::vector<ConfigField>& from,
+                                   const std::vector<ConfigField>& to) {
+  for (const ConfigField& source : from) {
+    const ConfigField* target = FindField(to, source.key);
+    if (target == nullptr || places_.count(absl::StrCat(section, ".", source.key)) > 0) continue;
+    std::visit([target](auto* value) { *std::get<decltype(value)>(target->target) = *value; },
+               source.target);
+  }
+}
+
+void ConfigReader::FillIn() {
+  const std::vector<ConfigField> objective = FieldsOfObjective(config_->objective);
+  for (size_t i = 0; i < config_->stages.size(); ++i) {
+    CopyUnlessGiven(absl::StrCat("stage.", i), objective,
+                    FieldsOfObjective(config_->stages[i].objective));
+  }
+  const std::vector<ConfigField> evaluation = FindSection("evaluation")->fields;
+  for (size_t i = 0; i < config_->evaluation_sets.size(); ++i) {
+    CopyUnlessGiven(absl::StrCat("evaluation_set.", i), evaluation,
+                    FieldsOfEvaluationSet(config_->evaluation_sets[i]));
+  }
+}
+
+void ConfigReader::CheckEvaluationSets() {
+  if (!config_->evaluation.set.empty() && !config_->evaluation_sets.empty()) {
+    RelationError("evaluation.set", "and [[evaluation_set]] are both there: give one of them");
+  }
+  std::set<std::string> names;
+  const std::vector<EvaluationSetSection> sets = EvaluationSets(*config_);
+  for (size_t i = 0; i < sets.size(); ++i) {
+    const std::string key = absl::StrCat("evaluation_set.", i);
+    if (sets[i].path.empty()) RelationError(key, "needs a path");
+    if (!names.insert(sets[i].name).second) {
+      RelationError(absl::StrCat(key, ".name"),
+                    absl::StrCat("'", sets[i].name, "' is the name of another set too"));
+    }
+  }
 }
 
 void ConfigReader::CheckRequired() {
@@ -238,6 +310,33 @@ void ConfigReader::CheckLevelMixes() {
   }
 }
 
+void ConfigReader::CheckObjective(size_t index, const StageSection& stage) {
+  const ObjectiveSection& o = stage.objective;
+  const auto wrong = [&](absl::string_view key, absl::string_view what) {
+    const std::string own = absl::StrCat("stage.", index, ".", key);
+    RelationError(places_.count(own) > 0 ? own : absl::StrCat("objective.", key), what);
+  };
+  if (o.dual_clip != 0 && o.dual_clip <= 1) {
+    wrong("dual_clip", absl::StrCat("is ", o.dual_clip, ": expected 0 (off) or more than 1"));
+  }
+  if (o.off_policy == "none" && o.importance_cap != 0) {
+    wrong("importance_cap", "needs off_policy = \"truncated\" or \"decoupled\"");
+  }
+  if (o.off_policy == "truncated" && o.importance_cap == 0) {
+    wrong("importance_cap", "is 0: truncated importance weights need a cap, such as 2");
+  }
+  if (o.kl_target > 0 && o.kl_coefficient == 0) {
+    wrong("kl_target", "needs kl_coefficient above 0: where the coefficient begins");
+  }
+  if ((o.overlong == "soft") != (o.overlong_buffer > 0)) {
+    wrong("overlong_buffer", "goes with overlong = \"soft\"");
+  }
+  if (stage.context_tokens > 0 && o.overlong_buffer > stage.context_tokens) {
+    wrong("overlong_buffer", absl::StrCat("is ", o.overlong_buffer, ", more than the ",
+                                          stage.context_tokens, " tokens of stage.", index));
+  }
+}
+
 void ConfigReader::CheckStages() {
   CheckLevelMixes();
   int longest = 0;
@@ -246,23 +345,22 @@ void ConfigReader::CheckStages() {
     const std::string name = absl::StrCat("stage.", i);
     longest = std::max(longest, stage.context_tokens);
     if (stage.context_tokens == 0) RelationError(name, "needs context_tokens");
-    if (stage.groups_per_step < config_->objective.minibatches) {
+    CheckObjective(i, stage);
+    if (stage.groups_per_step < stage.objective.minibatches) {
       RelationError("objective.minibatches",
-                    absl::StrCat("is ", config_->objective.minibatches,
+                    absl::StrCat("is ", stage.objective.minibatches,
                                  ", more than the groups of a step (", name, ".groups_per_step is ",
                                  stage.groups_per_step, "); a mini-batch is made of whole groups"));
     }
   }
-  longest = std::max(longest, config_->evaluation.context_tokens);
+  for (const EvaluationSetSection& set : EvaluationSets(*config_)) {
+    longest = std::max(longest, set.context_tokens);
+  }
   if (config_->rollout.kv_tokens <= longest) {
     RelationError("rollout.kv_tokens",
                   absl::StrCat("is ", config_->rollout.kv_tokens,
                                ": too small for one sample of the longest context (", longest,
                                " tokens and its prompt)"));
-  }
-  if (config_->objective.dual_clip != 0 && config_->objective.dual_clip <= 1) {
-    RelationError("objective.dual_clip", absl::StrCat("is ", config_->objective.dual_clip,
-                                                      ": expected 0 (off) or more than 1"));
   }
   if (config_->curriculum.max_steps.size() > config_->stages.size()) {
     RelationError("curriculum.max_steps",
@@ -274,6 +372,7 @@ void ConfigReader::CheckStages() {
 void ConfigReader::CheckRelations() {
   CheckRequired();
   CheckStages();
+  CheckEvaluationSets();
   if (config_->rollout.block_tokens > config_->rollout.kv_tokens) {
     RelationError("rollout.block_tokens", "is more than rollout.kv_tokens");
   }
@@ -282,6 +381,16 @@ void ConfigReader::CheckRelations() {
                   absl::StrCat("is ", absl::FormatDuration(config_->coordinator.lease),
                                ": expected at least two heartbeats (rollout.heartbeat is ",
                                absl::FormatDuration(config_->rollout.heartbeat), ")"));
+  }
+  const CostSection& cost = config_->cost;
+  if (!cost.gpu_type.empty() && !cost.gpu_hour_price.empty() &&
+      cost.gpu_hour_price.count(cost.gpu_type) == 0) {
+    RelationError("cost.gpu_type", absl::StrCat("is '", cost.gpu_type,
+                                                "', which has no price in "
+                                                "cost.gpu_hour_price"));
+  }
+  if (cost.gpus_per_worker + cost.gpus_learner > 0 && cost.gpu_type.empty()) {
+    RelationError("cost.gpu_type", "is required where processes hold GPUs");
   }
   if (config_->reward.correct_reward <= config_->reward.incorrect_reward) {
     RelationError("reward.correct_reward", "must be above reward.incorrect_reward");
@@ -314,9 +423,24 @@ void MakePathsAbsolute(const std::string& folder, RunConfig& config) {
       *path = Absolute(folder, *path);
     }
   }
+  for (EvaluationSetSection& set : config.evaluation_sets) set.path = Absolute(folder, set.path);
 }
 
 }  // namespace
+
+std::vector<EvaluationSetSection> EvaluationSets(const RunConfig& config) {
+  std::vector<EvaluationSetSection> sets = config.evaluation_sets;
+  const EvaluationSection& e = config.evaluation;
+  if (sets.empty() && !e.set.empty()) {
+    sets.push_back(
+        {"", e.set, "", e.problems, e.samples, e.temperature, e.top_p, e.context_tokens, e.every});
+  }
+  for (EvaluationSetSection& set : sets) {
+    if (set.name.empty()) set.name = std::filesystem::path(set.path).stem().string();
+    if (set.reward_kind.empty()) set.reward_kind = config.data.reward_kind;
+  }
+  return sets;
+}
 
 absl::StatusOr<RunConfig> LoadRunConfig(FileSystem& files, absl::string_view file,
                                         absl::Span<const std::string> overrides) {
@@ -335,6 +459,7 @@ absl::StatusOr<RunConfig> LoadRunConfig(FileSystem& files, absl::string_view fil
   reader.ReadDocument(parsed.table());
   for (const std::string& override_text : overrides) reader.ApplyOverride(override_text);
   RETURN_IF_ERROR(reader.status());
+  reader.FillIn();
   reader.CheckRelations();
   RETURN_IF_ERROR(reader.status());
   MakePathsAbsolute(DirName(path), config);

@@ -172,7 +172,8 @@ TEST_CASE("the digest covers what coordinator and learner must agree on, and not
   const std::string base = digest({});
   CHECK(base.size() == 64);
   for (const char* same : {"run.out=elsewhere", "run.steps=7", "rollout.threads=2",
-                           "network.reward=h:1", "learner.threads=3", "coordinator.lease=20s"}) {
+                           "network.reward=h:1", "learner.threads=3", "coordinator.lease=20s",
+                           "security.directory=certs", "log.format=json"}) {
     CHECK(digest({same}) == base);
   }
   for (const char* other :
@@ -209,6 +210,67 @@ TEST_CASE("edit distance counts a swap once, and nothing near is no suggestion")
   CHECK(EditDistance("", "abc") == 3);
   CHECK(Nearest("zzzzzz", {"steps", "name"}).empty());
   CHECK(Nearest("setps", {"seed", "steps"}) == "steps");
+}
+
+TEST_CASE("a stage's own objective and sampling hold over the run's, an override included") {
+  TempRecipe recipe(std::string(kMinimal) + R"(
+[[stage]]
+context_tokens = 96
+clip_high = 0.28
+top_p = 0.95
+[objective]
+clip_high = 0.2
+kl_coefficient = 0.001
+)");
+  const auto config = recipe.Load({"objective.clip_high=0.3", "stage.0.kl_coefficient=0"});
+  REQUIRE(config.ok());
+  CHECK(config->stages[0].objective.clip_high == 0.3);
+  CHECK(config->stages[0].objective.kl_coefficient == 0);
+  CHECK(config->stages[1].objective.clip_high == 0.28);
+  CHECK(config->stages[1].objective.kl_coefficient == 0.001);
+  CHECK(config->stages[1].top_p == 0.95);
+  TempRecipe again(ToToml(*config));
+  const auto read = again.Load({});
+  REQUIRE(read.ok());
+  CHECK(ToToml(*read) == ToToml(*config));
+  CHECK(ConfigDigest(*read) == ConfigDigest(*config));
+}
+
+TEST_CASE("evaluation sets take from [evaluation] what they do not say") {
+  TempRecipe recipe(std::string(kMinimal) + R"(
+[evaluation]
+samples = 16
+temperature = 0.6
+every = 10
+problems = 0
+[[evaluation_set]]
+path = "eval/aime24.jsonl"
+[[evaluation_set]]
+name = "math"
+path = "eval/math500.jsonl"
+samples = 4
+)");
+  const auto config = recipe.Load({"evaluation.temperature=0.5", "evaluation_set.1.every=0"});
+  REQUIRE(config.ok());
+  const std::vector<EvaluationSetSection> sets = EvaluationSets(*config);
+  REQUIRE(sets.size() == 2);
+  CHECK(sets[0].name == "aime24");
+  CHECK(sets[0].path == recipe.folder() + "/eval/aime24.jsonl");
+  CHECK(sets[0].samples == 16);
+  CHECK(sets[0].temperature == 0.5);
+  CHECK(sets[0].every == 10);
+  CHECK(sets[0].reward_kind == "math");
+  CHECK(sets[1].name == "math");
+  CHECK(sets[1].samples == 4);
+  CHECK(sets[1].every == 0);
+  TempRecipe again(ToToml(*config));
+  CHECK(ToToml(*again.Load({})) == ToToml(*config));
+  CHECK(ErrorOf(std::string(kMinimal) + "[evaluation]\nset = \"a.jsonl\"\n[[evaluation_set]]\n"
+                                        "path = \"b.jsonl\"\n")
+            .find("give one of them") != std::string::npos);
+  CHECK(ErrorOf(std::string(kMinimal) + "[[evaluation_set]]\npath = \"x/a.jsonl\"\n"
+                                        "[[evaluation_set]]\npath = \"y/a.jsonl\"\n")
+            .find("another set") != std::string::npos);
 }
 
 }  // namespace
