@@ -46,6 +46,7 @@ struct PagedTask {
   int32_t head_dim;
   int32_t padded_head_dim;
   float scale;
+  bool fixed_order;  // see PackedTask
 };
 
 // One sequence and KV head of a packed pass.
@@ -64,6 +65,9 @@ struct PackedTask {
   int32_t group;
   int32_t head_dim;
   float scale;
+  // Every sum goes over its terms one by one, so that a row has the same bits whatever the rows
+  // beside it, paged or packed (forward only). Slower for few rows.
+  bool fixed_order;
   // Backward only.
   const void* d_out;  // as out, stride d_out_stride
   int64_t d_out_stride;

@@ -6,13 +6,14 @@ namespace {
 
 // C[M, V vectors] (+)= A[M, k] B[k, V vectors]; a(m, i) at a[m * a_row + i * a_col]; vector j of
 // B's row i at b[j] + i * ldb. N lanes a vector.
-template <int M, int V, int N, typename TB>
+// `Fixed`: each sum term by term, the same for any M and V.
+template <bool Fixed, int M, int V, int N, typename TB>
 __attribute__((noinline)) void Tile(const float* a, int64_t a_row, int64_t a_col,
                                     const TB* const* b, int64_t ldb, int64_t k, float* c,
                                     int64_t ldc, bool accumulate) {
   using F = typename VectorOf<N>::F;
   // Few accumulators wait for each other: then the sum goes in parts.
-  constexpr int kParts = M * V >= 8 ? 1 : M * V >= 4 ? 2 : 4;
+  constexpr int kParts = Fixed || M * V >= 8 ? 1 : M * V >= 4 ? 2 : 4;
   F sum[kParts][M][V];
   const TB* columns[V];
   for (int j = 0; j < V; ++j) columns[j] = b[j];
@@ -50,21 +51,21 @@ constexpr int kRowsMax = kWidth == 16 ? 8 : 4;
 constexpr int kWideRowsMax = kWidth == 16 ? 4 : 2;  // rows with which 4 vectors fit
 
 // All `rows` rows for V vectors of columns.
-template <int V, int N, typename TB>
+template <bool Fixed, int V, int N, typename TB>
 CRESCENDO_INLINE void TileColumns(int64_t rows, const float* a, int64_t a_row, int64_t a_col,
                                   const TB* const* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
                                   bool accumulate) {
   constexpr int kMax = V == 4 ? kWideRowsMax : kRowsMax;
   int64_t m = 0;
   for (; m + kMax <= rows; m += kMax) {
-    Tile<kMax, V, N>(a + m * a_row, a_row, a_col, b, ldb, k, c + m * ldc, ldc, accumulate);
+    Tile<Fixed, kMax, V, N>(a + m * a_row, a_row, a_col, b, ldb, k, c + m * ldc, ldc, accumulate);
   }
   const float* rest = a + m * a_row;
   float* out = c + m * ldc;
 #define CRESCENDO_TILE(M)                                                 \
   case M:                                                                 \
     if constexpr (M < kMax) {                                             \
-      Tile<M, V, N>(rest, a_row, a_col, b, ldb, k, out, ldc, accumulate); \
+      Tile<Fixed, M, V, N>(rest, a_row, a_col, b, ldb, k, out, ldc, accumulate); \
     }                                                                     \
     break;
   switch (rows - m) {
@@ -82,7 +83,7 @@ CRESCENDO_INLINE void TileColumns(int64_t rows, const float* a, int64_t a_row, i
 }
 
 // C[rows, columns] (+)= A[rows, k] B[k, columns]; columns is a multiple of 8.
-template <typename TB>
+template <bool Fixed = false, typename TB>
 void Gemm(int64_t rows, int64_t columns, int64_t k, const float* a, int64_t a_row, int64_t a_col,
           const TB* b, int64_t ldb, float* c, int64_t ldc, bool accumulate) {
   int64_t n = 0;
@@ -90,21 +91,21 @@ void Gemm(int64_t rows, int64_t columns, int64_t k, const float* a, int64_t a_ro
   if (rows <= kWideRowsMax) {
     for (; n + 4 * kWidth <= columns; n += 4 * kWidth) {
       for (int j = 0; j < 4; ++j) at[j] = b + n + j * kWidth;
-      TileColumns<4, kWidth>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate);
+      TileColumns<Fixed, 4, kWidth>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate);
     }
   }
   for (; n + 2 * kWidth <= columns; n += 2 * kWidth) {
     for (int j = 0; j < 2; ++j) at[j] = b + n + j * kWidth;
-    TileColumns<2, kWidth>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate);
+    TileColumns<Fixed, 2, kWidth>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate);
   }
   for (; n + kWidth <= columns; n += kWidth) {
     at[0] = b + n;
-    TileColumns<1, kWidth>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate);
+    TileColumns<Fixed, 1, kWidth>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate);
   }
   if constexpr (kWidth == 16) {
     if (n < columns) {
       at[0] = b + n;
-      TileColumns<1, 8>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate);
+      TileColumns<Fixed, 1, 8>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate);
     }
   }
 }
@@ -180,7 +181,7 @@ void WriteCache(const PagedTask& t) {
 }
 
 // Scores of `rows` rows against all keys before `end`, block by block.
-template <typename T>
+template <bool Fixed, typename T>
 void PagedScores(const PagedTask& t, const float* q, int64_t rows, int64_t end, float* scores,
                  int64_t ld) {
   const int64_t vectors = RoundUp(end, kWidth) / kWidth;
@@ -210,26 +211,26 @@ void PagedScores(const PagedTask& t, const float* q, int64_t rows, int64_t end, 
     for (; n + 4 <= vectors; n += 4) {
       for (int j = 0; j < 4; ++j) prefetch(n + j);
       for (int j = 0; j < 4; ++j) at[j] = column(n + j);
-      TileColumns<4, kWidth>(rows, q, t.head_dim, 1, at, t.block_size, t.head_dim,
+      TileColumns<Fixed, 4, kWidth>(rows, q, t.head_dim, 1, at, t.block_size, t.head_dim,
                              scores + n * kWidth, ld, false);
     }
   }
   for (; n + 2 <= vectors; n += 2) {
     for (int j = 0; j < 2; ++j) prefetch(n + j);
     for (int j = 0; j < 2; ++j) at[j] = column(n + j);
-    TileColumns<2, kWidth>(rows, q, t.head_dim, 1, at, t.block_size, t.head_dim,
+    TileColumns<Fixed, 2, kWidth>(rows, q, t.head_dim, 1, at, t.block_size, t.head_dim,
                            scores + n * kWidth, ld, false);
   }
   if (n < vectors) {
     prefetch(n);
     at[0] = column(n);
-    TileColumns<1, kWidth>(rows, q, t.head_dim, 1, at, t.block_size, t.head_dim,
+    TileColumns<Fixed, 1, kWidth>(rows, q, t.head_dim, 1, at, t.block_size, t.head_dim,
                            scores + n * kWidth, ld, false);
   }
 }
 
-template <typename T>
-void PagedAttention(const PagedTask& t, float* scratch) {
+template <bool Fixed, typename T>
+void PagedRows(const PagedTask& t, float* scratch) {
   WriteCache<T>(t);
   const int64_t tile_tokens = t.group >= kTileRows ? 1 : kTileRows / t.group;
   for (int64_t first = 0; first < t.new_tokens; first += tile_tokens) {
@@ -246,7 +247,7 @@ void PagedAttention(const PagedTask& t, float* scratch) {
                   (r % t.group) * t.head_dim,
               q + r * t.head_dim, t.head_dim, t.head_dim, t.scale);
     }
-    PagedScores<T>(t, q, rows, end, scores, ld);
+    PagedScores<Fixed, T>(t, q, rows, end, scores, ld);
     float inverse_sums[2 * kTileRows];
     float* inverse = rows <= 2 * kTileRows ? inverse_sums : scores + rows * ld;
     for (int64_t r = 0; r < rows; ++r) {
@@ -257,9 +258,9 @@ void PagedAttention(const PagedTask& t, float* scratch) {
     for (int64_t start = 0; start < end; start += t.block_size) {
       const int64_t block = t.block_table[start / t.block_size];
       const int64_t count = end - start < t.block_size ? end - start : t.block_size;
-      Gemm(rows, t.padded_head_dim, count, scores + start, ld, 1,
-           reinterpret_cast<const T*>(t.value_blocks + block * t.value_block_bytes),
-           t.padded_head_dim, out, t.padded_head_dim, start > 0);
+      Gemm<Fixed>(rows, t.padded_head_dim, count, scores + start, ld, 1,
+                  reinterpret_cast<const T*>(t.value_blocks + block * t.value_block_bytes),
+                  t.padded_head_dim, out, t.padded_head_dim, start > 0);
     }
     for (int64_t r = 0; r < rows; ++r) {
       WriteRow(out + r * t.padded_head_dim,
@@ -268,6 +269,11 @@ void PagedAttention(const PagedTask& t, float* scratch) {
                t.head_dim, inverse[r]);
     }
   }
+}
+
+template <typename T>
+void PagedAttention(const PagedTask& t, float* scratch) {
+  t.fixed_order ? PagedRows<true, T>(t, scratch) : PagedRows<false, T>(t, scratch);
 }
 
 // Packed ------------------------------------------------------------------------------------------
@@ -290,8 +296,8 @@ void CopyInto(const T* in, int64_t stride, int64_t length, int64_t dim, float* o
     CopyRow(in + i * stride, out + i * padded, dim, padded, 1.0f);
 }
 
-template <typename T>
-void PackedForward(const PackedTask& t, float* scratch) {
+template <bool Fixed, typename T>
+void PackedRows(const PackedTask& t, float* scratch) {
   const int64_t dim = t.head_dim;
   const int64_t padded = RoundUp(dim, 8);
   const int64_t ld = RoundUp(t.length, 32);
@@ -310,7 +316,7 @@ void PackedForward(const PackedTask& t, float* scratch) {
         CopyRow(static_cast<const T*>(t.q) + (first + r) * t.q_stride + head * dim, q + r * dim,
                 dim, dim, t.scale);
       }
-      Gemm(rows, RoundUp(end, kWidth), dim, q, dim, 1, keys, ld, scores, ld, false);
+      Gemm<Fixed>(rows, RoundUp(end, kWidth), dim, q, dim, 1, keys, ld, scores, ld, false);
       float inverse[kTileRows];
       for (int64_t r = 0; r < rows; ++r) {
         float max;
@@ -318,13 +324,18 @@ void PackedForward(const PackedTask& t, float* scratch) {
         inverse[r] = 1.0f / sum;
         if (t.lse != nullptr) t.lse[(first + r) * t.lse_stride + head] = max + logf(sum);
       }
-      Gemm(rows, padded, end, scores, ld, 1, values, padded, out, padded, false);
+      Gemm<Fixed>(rows, padded, end, scores, ld, 1, values, padded, out, padded, false);
       for (int64_t r = 0; r < rows; ++r) {
         WriteRow(out + r * padded, static_cast<T*>(t.out) + (first + r) * t.out_stride + head * dim,
                  dim, inverse[r]);
       }
     }
   }
+}
+
+template <typename T>
+void PackedForward(const PackedTask& t, float* scratch) {
+  t.fixed_order ? PackedRows<true, T>(t, scratch) : PackedRows<false, T>(t, scratch);
 }
 
 // scores := P, d_scores := P (dP - delta): Dao et al., "FlashAttention", algorithm 4, lines 11-16.

@@ -9,6 +9,7 @@
 
 #include "common/model/kernel_dispatch.h"
 #include "common/model/kernels.h"
+#include "common/model/linear.h"
 #include "common/model/parallel.h"
 
 namespace crescendo {
@@ -23,8 +24,10 @@ int64_t ChunkRows(int64_t vocab) { return std::max<int64_t>(64, kChunkLogits / v
 
 // fp32 logits of rows [first, first + rows).
 at::Tensor ChunkLogits(const at::Tensor& hidden, const at::Tensor& head, int64_t first,
-                       int64_t rows) {
-  const at::Tensor logits = at::mm(hidden.narrow(0, first, rows), head.t());
+                       int64_t rows, bool deterministic) {
+  at::Tensor logits = at::empty({rows, head.size(0)}, hidden.options());
+  LinearInto(hidden.narrow(0, first, rows), head.detach().t(), at::Tensor(), logits, false,
+             deterministic);
   return logits.scalar_type() == at::kFloat ? logits : logits.to(at::kFloat);
 }
 
@@ -47,7 +50,7 @@ void CheckTargets(const at::Tensor& hidden, const at::Tensor& head, const at::Te
 }
 
 TokenLogProbs Forward(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
-                      double temperature, bool want_entropy, RowSums* sums) {
+                      double temperature, bool want_entropy, bool deterministic, RowSums* sums) {
   const int64_t tokens = hidden.size(0);
   const int64_t vocab = head.size(0);
   const auto inverse = static_cast<float>(1.0 / temperature);
@@ -60,7 +63,7 @@ TokenLogProbs Forward(const at::Tensor& hidden, const at::Tensor& head, const at
   const auto& table = kernels::Kernels();
   for (int64_t first = 0; first < tokens; first += chunk) {
     const int64_t rows = std::min(chunk, tokens - first);
-    const at::Tensor logits = ChunkLogits(hidden, head, first, rows);
+    const at::Tensor logits = ChunkLogits(hidden, head, first, rows, deterministic);
     ParallelRange(at::get_num_threads(), rows, RowGrain(vocab), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         const float* x = logits.data_ptr<float>() + r * vocab;
@@ -86,11 +89,13 @@ TokenLogProbs Forward(const at::Tensor& hidden, const at::Tensor& head, const at
 struct LogProbFunction : torch::autograd::Function<LogProbFunction> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& hidden,
                                const at::Tensor& head, const at::Tensor& targets,
-                               double temperature, bool want_entropy) {
+                               double temperature, bool want_entropy, bool deterministic) {
     RowSums sums;
-    TokenLogProbs out = Forward(hidden, head, targets, temperature, want_entropy, &sums);
+    TokenLogProbs out =
+        Forward(hidden, head, targets, temperature, want_entropy, deterministic, &sums);
     ctx->save_for_backward({hidden, head, targets, sums.max_and_sum});
     ctx->saved_data["temperature"] = temperature;
+    ctx->saved_data["deterministic"] = deterministic;
     if (!want_entropy) return {out.log_prob};
     ctx->mark_non_differentiable({out.entropy});
     return {out.log_prob, out.entropy};
@@ -104,6 +109,7 @@ struct LogProbFunction : torch::autograd::Function<LogProbFunction> {
     const int64_t* ids = saved[2].data_ptr<int64_t>();
     const double* sums = saved[3].data_ptr<double>();
     const auto inverse = static_cast<float>(1.0 / ctx->saved_data["temperature"].toDouble());
+    const bool deterministic = ctx->saved_data["deterministic"].toBool();
     const at::Tensor d = grads[0].contiguous();
     const float* d_log_prob = d.data_ptr<float>();
     const int64_t tokens = hidden.size(0);
@@ -115,7 +121,7 @@ struct LogProbFunction : torch::autograd::Function<LogProbFunction> {
     const auto& table = kernels::Kernels();
     for (int64_t first = 0; first < tokens; first += chunk) {
       const int64_t rows = std::min(chunk, tokens - first);
-      at::Tensor logits = ChunkLogits(hidden, head, first, rows);
+      at::Tensor logits = ChunkLogits(hidden, head, first, rows, deterministic);
       ParallelRange(at::get_num_threads(), rows, RowGrain(vocab), [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r) {
           float* x = logits.data_ptr<float>() + r * vocab;
@@ -135,23 +141,26 @@ struct LogProbFunction : torch::autograd::Function<LogProbFunction> {
         d_head.add_(at::mm(d_logits.t(), hidden.narrow(0, first, rows)));
       }
     }
-    return {d_hidden, d_head.to(head.scalar_type()), at::Tensor(), at::Tensor(), at::Tensor()};
+    return {d_hidden,    d_head.to(head.scalar_type()), at::Tensor(), at::Tensor(), at::Tensor(),
+            at::Tensor()};
   }
 };
 
 }  // namespace
 
 TokenLogProbs TokenLogProb(const at::Tensor& hidden, const at::Tensor& head_weight,
-                           const at::Tensor& targets, double temperature, bool want_entropy) {
+                           const at::Tensor& targets, double temperature, bool want_entropy,
+                           bool deterministic) {
   TORCH_CHECK(temperature > 0.0, "log-prob: expected a temperature above 0, found ", temperature);
   CheckTargets(hidden, head_weight, targets);
   if (at::GradMode::is_enabled() && (hidden.requires_grad() || head_weight.requires_grad())) {
     const variable_list out = LogProbFunction::apply(hidden.contiguous(), head_weight, targets,
-                                                     temperature, want_entropy);
+                                                     temperature, want_entropy, deterministic);
     return {out[0], want_entropy ? out[1] : at::Tensor()};
   }
   at::NoGradGuard no_grad;
-  return Forward(hidden.contiguous(), head_weight, targets, temperature, want_entropy, nullptr);
+  return Forward(hidden.contiguous(), head_weight, targets, temperature, want_entropy,
+                 deterministic, nullptr);
 }
 
 }  // namespace crescendo

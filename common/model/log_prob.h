@@ -14,10 +14,11 @@ struct TokenLogProbs {
 
 // log softmax(hidden @ head_weight^T / temperature)[target]. hidden [T, hidden_size] and
 // head_weight [vocab, hidden_size] in the model's dtype, targets [T] int64 in [0, vocab),
-// temperature > 0. Throws what LibTorch throws.
+// temperature > 0. `deterministic` (PolicyModel::deterministic): the sampler's bits. Throws what
+// LibTorch throws.
 TokenLogProbs TokenLogProb(const at::Tensor& hidden, const at::Tensor& head_weight,
-                           const at::Tensor& targets, double temperature,
-                           bool want_entropy = false);
+                           const at::Tensor& targets, double temperature, bool want_entropy = false,
+                           bool deterministic = false);
 
 }  // namespace crescendo
 

@@ -30,11 +30,13 @@ struct LayerWeights {
   at::Tensor o, post_norm, gate, up, down;
   // Views of the leaves' memory without gradients.
   at::Tensor o_t, down_t;
+  bool deterministic = false;  // the policy's, for the functions that see a layer only
 };
 
 struct ModelWeights {
   ModelConfig config;
   at::ScalarType dtype = at::kFloat;
+  bool deterministic = false;
   at::Tensor embedding;  // leaf [vocab, hidden]
   at::Tensor final_norm;
   at::Tensor head;  // leaf, or the embedding when tied

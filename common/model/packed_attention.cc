@@ -35,6 +35,7 @@ std::vector<int32_t> LongestFirst(const Bounds& bounds) {
 struct Operands {
   at::Tensor q, k, v, out, lse;
   at::Tensor d_out, d_q, d_k, d_v;  // backward only
+  bool fixed_order = false;
 };
 
 // The task of one sequence (tokens [first, first + length)) and KV head.
@@ -45,6 +46,7 @@ kernels::PackedTask MakeTask(const Operands& o, int64_t first, int64_t length, i
   t.group = static_cast<int32_t>(o.q.size(1) / o.k.size(1));
   t.length = length;
   t.scale = 1.0f / std::sqrt(static_cast<float>(t.head_dim));
+  t.fixed_order = o.fixed_order;
   const int64_t q_column = kv_head * t.group * t.head_dim;
   const int64_t kv_column = kv_head * t.head_dim;
   const auto at = [&](const at::Tensor& x, int64_t column) {
@@ -103,8 +105,10 @@ void Run(const Operands& o, const Bounds& bounds) {
 
 struct PackedAttentionFunction : torch::autograd::Function<PackedAttentionFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q, const at::Tensor& k,
-                            const at::Tensor& v, std::shared_ptr<const Bounds> bounds) {
+                            const at::Tensor& v, std::shared_ptr<const Bounds> bounds,
+                            bool deterministic) {
     Operands o;
+    o.fixed_order = deterministic;
     o.q = q;
     o.k = k;
     o.v = v;
@@ -132,14 +136,15 @@ struct PackedAttentionFunction : torch::autograd::Function<PackedAttentionFuncti
     o.d_k = at::empty_like(o.k);
     o.d_v = at::empty_like(o.v);
     Run(o, Bounds(first, first + bounds.numel()));
-    return {o.d_q, o.d_k, o.d_v, at::Tensor()};
+    return {o.d_q, o.d_k, o.d_v, at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
 
-PackedAttention::PackedAttention(absl::Span<const int32_t> cu_seqlens)
-    : cu_seqlens_(std::make_shared<std::vector<int32_t>>(cu_seqlens.begin(), cu_seqlens.end())) {
+PackedAttention::PackedAttention(absl::Span<const int32_t> cu_seqlens, bool deterministic)
+    : cu_seqlens_(std::make_shared<std::vector<int32_t>>(cu_seqlens.begin(), cu_seqlens.end())),
+      deterministic_(deterministic) {
   CRESCENDO_CHECK(!cu_seqlens.empty() && cu_seqlens[0] == 0);
   CRESCENDO_CHECK(std::is_sorted(cu_seqlens.begin(), cu_seqlens.end()));
 }
@@ -150,9 +155,10 @@ at::Tensor PackedAttention::Attend(int /*layer*/, const at::Tensor& q, const at:
               " tokens, found ", q.size(0));
   if (at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad())) {
     return PackedAttentionFunction::apply(q.contiguous(), k.contiguous(), v.contiguous(),
-                                          cu_seqlens_);
+                                          cu_seqlens_, deterministic_);
   }
   Operands o;
+  o.fixed_order = deterministic_;
   o.q = q;
   o.k = k;
   o.v = v;

@@ -19,7 +19,8 @@ class PackedAttention : public AttentionContext {
  public:
   // Sequence i is tokens [cu_seqlens[i], cu_seqlens[i+1]). Requires cu_seqlens to start at 0 and
   // never to fall; its last entry is the number of tokens of each pass.
-  explicit PackedAttention(absl::Span<const int32_t> cu_seqlens);
+  // `deterministic` (PolicyModel::deterministic): the same bits as PagedAttention so made.
+  explicit PackedAttention(absl::Span<const int32_t> cu_seqlens, bool deterministic = false);
 
   at::Tensor Attend(int layer, const at::Tensor& q, const at::Tensor& k,
                     const at::Tensor& v) override;
@@ -29,6 +30,7 @@ class PackedAttention : public AttentionContext {
 
  private:
   std::shared_ptr<const std::vector<int32_t>> cu_seqlens_;
+  bool deterministic_;
 };
 
 }  // namespace crescendo

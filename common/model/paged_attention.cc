@@ -15,8 +15,8 @@
 
 namespace crescendo {
 
-PagedAttention::PagedAttention(PagedKvCache* cache, int query_heads)
-    : cache_(cache), query_heads_(query_heads) {}
+PagedAttention::PagedAttention(PagedKvCache* cache, int query_heads, bool deterministic)
+    : cache_(cache), query_heads_(query_heads), deterministic_(deterministic) {}
 
 absl::Status PagedAttention::SetBatch(absl::Span<const PagedSequence> sequences) {
   sequences_.clear();
@@ -104,6 +104,7 @@ at::Tensor PagedAttention::Attend(int layer, const at::Tensor& q, const at::Tens
     base.head_dim = cache_->head_dim();
     base.padded_head_dim = cache_->padded_head_dim();
     base.scale = 1.0f / std::sqrt(static_cast<float>(base.head_dim));
+    base.fixed_order = deterministic_;
     char* keys = cache_->block_keys(layer, 0);
     char* values = cache_->block_values(layer, 0);
     float* scratch = scratch_.data_ptr<float>();

@@ -28,7 +28,8 @@ struct PagedSequence {
 // Thread rule: one thread at a time. No gradients. The cache outlives it.
 class PagedAttention : public AttentionContext {
  public:
-  PagedAttention(PagedKvCache* cache, int query_heads);
+  // `deterministic` (PolicyModel::deterministic): a row has the same bits in any batch and chunk.
+  PagedAttention(PagedKvCache* cache, int query_heads, bool deterministic = false);
 
   // The sequences of the next passes; a pass's tokens are theirs, one behind the other. Blocks that
   // two sequences share must lie in both their prefixes (nobody writes them). INVALID_ARGUMENT for
@@ -47,6 +48,7 @@ class PagedAttention : public AttentionContext {
  private:
   PagedKvCache* cache_;
   int query_heads_;
+  bool deterministic_;
   int64_t tokens_ = 0;
   int64_t max_context_ = 0;
   std::vector<PagedSequence> sequences_;

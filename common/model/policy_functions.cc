@@ -10,6 +10,7 @@
 
 #include "common/model/kernel_dispatch.h"
 #include "common/model/kernels.h"
+#include "common/model/linear.h"
 #include "common/model/parallel.h"
 
 namespace crescendo {
@@ -174,8 +175,8 @@ struct QkvFunction : torch::autograd::Function<QkvFunction> {
     (void)wq, (void)wk, (void)wv, (void)bq, (void)bk, (void)bv;
     const QkvShape s{config->query_heads, config->kv_heads, config->head_dim};
     const int64_t tokens = x.size(0);
-    at::Tensor y = weights->qkv_bias.defined() ? at::addmm(weights->qkv_bias, x, weights->qkv_t)
-                                               : at::mm(x, weights->qkv_t);
+    at::Tensor y = at::empty({tokens, s.width()}, x.options());
+    LinearInto(x, weights->qkv_t, weights->qkv_bias, y, false, weights->deterministic);
     variable_list saved = {x, positions, rope->cosine_tensor(), rope->sine_tensor()};
     at::Tensor q = at::empty({tokens, s.query_heads, s.head_dim}, x.options());
     at::Tensor k = at::empty({tokens, s.kv_heads, s.head_dim}, x.options());
@@ -254,7 +255,8 @@ struct GatedMlpFunction : torch::autograd::Function<GatedMlpFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& gate,
                             const at::Tensor& up, const LayerWeights* weights) {
     (void)gate, (void)up;
-    at::Tensor gate_up = at::mm(x, weights->gate_up_t);
+    at::Tensor gate_up = at::empty({x.size(0), weights->gate_up_t.size(1)}, x.options());
+    LinearInto(x, weights->gate_up_t, at::Tensor(), gate_up, false, weights->deterministic);
     at::Tensor out = at::empty({x.size(0), gate_up.size(1) / 2}, x.options());
     SwiGluInto(gate_up, out);
     ctx->save_for_backward({x, gate_up});
@@ -282,6 +284,21 @@ struct GatedMlpFunction : torch::autograd::Function<GatedMlpFunction> {
   }
 };
 
+struct AddLinearFunction : torch::autograd::Function<AddLinearFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& h, const at::Tensor& x,
+                            const at::Tensor& w, const at::Tensor& w_t) {
+    at::Tensor out = h.clone();
+    LinearInto(x, w_t, at::Tensor(), out, true, true);
+    ctx->save_for_backward({x, w});
+    return out;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor& d = grads[0];
+    return {d, at::mm(d, saved[1]), at::mm(d.t(), saved[0]), at::Tensor()};
+  }
+};
+
 }  // namespace
 
 RopeTable::RopeTable(const ModelConfig& config) {
@@ -300,9 +317,18 @@ void RopeTable::Reserve(int64_t count) {
   if (cosine_.defined() && cosine_.size(0) >= count) return;
   int64_t size = 1024;
   while (size < count) size *= 2;
-  at::Tensor angles = at::outer(at::arange(size, at::kFloat), inverse_frequencies_);
-  cosine_ = angles.cos();
-  sine_ = angles.sin();
+  const at::Tensor angles = at::outer(at::arange(size, at::kFloat), inverse_frequencies_);
+  cosine_ = at::empty_like(angles);
+  sine_ = at::empty_like(angles);
+  // Block by block: the same bits whatever the table's size and the number of threads.
+  constexpr int64_t kBlock = 256;
+  for (int64_t first = 0; first < size; first += kBlock) {
+    const at::Tensor block = angles.narrow(0, first, kBlock);
+    at::Tensor cosine = cosine_.narrow(0, first, kBlock);
+    at::Tensor sine = sine_.narrow(0, first, kBlock);
+    at::cos_out(cosine, block);
+    at::sin_out(sine, block);
+  }
 }
 
 at::Tensor RmsNormGrad(const at::Tensor& x, const at::Tensor& weight, double eps) {
@@ -319,6 +345,11 @@ std::array<at::Tensor, 3> QkvGrad(const at::Tensor& x, const at::Tensor& positio
       QkvFunction::apply(x, w.q, w.k, w.v, maybe(w.q_bias), maybe(w.k_bias), maybe(w.v_bias),
                          maybe(w.q_norm), maybe(w.k_norm), positions, &w, &config, &rope);
   return {out[0], out[1], out[2]};
+}
+
+at::Tensor AddLinearGrad(const at::Tensor& h, const at::Tensor& x, const at::Tensor& w,
+                         const at::Tensor& w_t, bool deterministic) {
+  return deterministic ? AddLinearFunction::apply(h, x, w, w_t) : at::addmm(h, x, w.t());
 }
 
 at::Tensor GatedMlpGrad(const at::Tensor& x, const LayerWeights& weights) {

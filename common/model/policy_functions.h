@@ -42,6 +42,10 @@ std::array<at::Tensor, 3> QkvGrad(const at::Tensor& x, const at::Tensor& positio
 // x [T, hidden] -> silu(x gate^T) * (x up^T) [T, mlp].
 at::Tensor GatedMlpGrad(const at::Tensor& x, const LayerWeights& weights);
 
+// h + x w^T [T, out] with w [out, in]; w_t is its transposed view without gradients.
+at::Tensor AddLinearGrad(const at::Tensor& h, const at::Tensor& x, const at::Tensor& w,
+                         const at::Tensor& w_t, bool deterministic);
+
 // Row-parallel kernels without gradients, shared by both paths ------------------------------------
 
 // y (contiguous) = RMSNorm(x) over the last dimension; rstd (undefined: not wanted) [rows] fp32.

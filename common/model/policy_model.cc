@@ -16,6 +16,7 @@
 #include "common/base/status_macros.h"
 #include "common/formats/safetensors.h"
 #include "common/model/kernel_dispatch.h"
+#include "common/model/linear.h"
 #include "common/model/log_prob.h"
 #include "common/model/model_gguf.h"
 #include "common/model/model_weights.h"
@@ -27,18 +28,6 @@ namespace crescendo {
 namespace {
 
 const char* DtypeName(at::ScalarType dtype) { return dtype == at::kFloat ? "F32" : "BF16"; }
-
-// out = x w^T (+ bias); out = out + x w^T when `accumulate`. w_t is the transposed view.
-void LinearInto(const at::Tensor& x, const at::Tensor& w_t, const at::Tensor& bias, at::Tensor& out,
-                bool accumulate) {
-  if (accumulate) {
-    at::addmm_out(out, out, x, w_t);
-  } else if (bias.defined()) {
-    at::addmm_out(out, bias, x, w_t);
-  } else {
-    at::mm_out(out, x, w_t);
-  }
-}
 
 void EmbedInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& out) {
   const int64_t* ids = tokens.data_ptr<int64_t>();
@@ -58,8 +47,11 @@ void EmbedInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tens
 
 class PolicyModel::Impl {
  public:
-  explicit Impl(std::unique_ptr<ModelWeights> weights)
-      : weights_(std::move(weights)), rope_(weights_->config) {}
+  Impl(std::unique_ptr<ModelWeights> weights, bool deterministic)
+      : weights_(std::move(weights)), rope_(weights_->config) {
+    weights_->deterministic = deterministic;
+    for (LayerWeights& layer : weights_->layers) layer.deterministic = deterministic;
+  }
 
   ModelWeights& weights() { return *weights_; }
 
@@ -77,7 +69,7 @@ class PolicyModel::Impl {
     at::NoGradGuard no_grad;
     const int64_t rows = hidden.size(0);
     at::Tensor out = Scratch(&logits_, rows, config().vocab_size, weights_->dtype);
-    at::mm_out(out, hidden, weights_->head_t);
+    LinearInto(hidden, weights_->head_t, at::Tensor(), out, false, weights_->deterministic);
     if (weights_->dtype == at::kFloat) return out;
     at::Tensor wide = Scratch(&wide_logits_, rows, config().vocab_size, at::kFloat);
     WidenInto(out, wide);
@@ -122,9 +114,9 @@ class PolicyModel::Impl {
       const LayerWeights& w = weights_->layers[static_cast<size_t>(layer)];
       at::Tensor x = RmsNormGrad(h, w.input_norm, config().norm_eps);
       const auto [q, k, v] = QkvGrad(x, positions, w, config(), rope_);
-      h = at::addmm(h, attention.Attend(layer, q, k, v), w.o.t());
+      h = AddLinearGrad(h, attention.Attend(layer, q, k, v), w.o, w.o_t, w.deterministic);
       x = RmsNormGrad(h, w.post_norm, config().norm_eps);
-      h = at::addmm(h, GatedMlpGrad(x, w), w.down.t());
+      h = AddLinearGrad(h, GatedMlpGrad(x, w), w.down, w.down_t, w.deterministic);
     }
     return RmsNormGrad(h, weights_->final_norm, config().norm_eps);
   }
@@ -151,13 +143,13 @@ class PolicyModel::Impl {
     for (int layer = 0; layer < c.layers; ++layer) {
       const LayerWeights& w = weights_->layers[static_cast<size_t>(layer)];
       RmsNormInto(h, w.input_norm, c.norm_eps, x, none);
-      LinearInto(x, w.qkv_t, w.qkv_bias, qkv, false);
+      LinearInto(x, w.qkv_t, w.qkv_bias, qkv, false, w.deterministic);
       NormAndRotate(qkv, positions, w, c, rope_);
-      LinearInto(attention.Attend(layer, q, k, v), w.o_t, none, h, true);
+      LinearInto(attention.Attend(layer, q, k, v), w.o_t, none, h, true, w.deterministic);
       RmsNormInto(h, w.post_norm, c.norm_eps, x, none);
-      LinearInto(x, w.gate_up_t, none, gate_up, false);
+      LinearInto(x, w.gate_up_t, none, gate_up, false, w.deterministic);
       SwiGluInto(gate_up, mlp);
-      LinearInto(mlp, w.down_t, none, h, true);
+      LinearInto(mlp, w.down_t, none, h, true, w.deterministic);
     }
     RmsNormInto(h, weights_->final_norm, c.norm_eps, x, none);
     return x;
@@ -199,7 +191,7 @@ absl::StatusOr<std::unique_ptr<PolicyModel>> PolicyModel::Load(FileSystem& files
                                            ? LoadGgufWeights(files, path, options.dtype)
                                            : LoadHfWeights(files, path, options.dtype));
         return std::unique_ptr<PolicyModel>(
-            new PolicyModel(std::make_unique<Impl>(std::move(weights))));
+            new PolicyModel(std::make_unique<Impl>(std::move(weights), options.deterministic)));
       });
 }
 
@@ -209,12 +201,13 @@ absl::StatusOr<std::unique_ptr<PolicyModel>> PolicyModel::Init(const ModelConfig
   return CatchTorch("make policy", [&]() -> absl::StatusOr<std::unique_ptr<PolicyModel>> {
     ASSIGN_OR_RETURN(auto weights, RandomWeights(config, seed, options.dtype));
     return std::unique_ptr<PolicyModel>(
-        new PolicyModel(std::make_unique<Impl>(std::move(weights))));
+        new PolicyModel(std::make_unique<Impl>(std::move(weights), options.deterministic)));
   });
 }
 
 const ModelConfig& PolicyModel::config() const { return impl_->weights().config; }
 at::ScalarType PolicyModel::dtype() const { return impl_->weights().dtype; }
+bool PolicyModel::deterministic() const { return impl_->weights().deterministic; }
 
 at::Tensor PolicyModel::Hidden(const at::Tensor& tokens, const at::Tensor& positions,
                                AttentionContext& attention) {

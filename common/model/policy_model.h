@@ -55,6 +55,9 @@ struct TensorBytes {
 
 struct LoadOptions {
   at::ScalarType dtype = at::kFloat;  // at::kFloat or at::kBFloat16; stored weights are converted
+  // A token's result has the same bits in any batch and chunk, with gradients and without, on one
+  // machine; slower (tests/bench/README.md). The attention must be made so too.
+  bool deterministic = false;
 };
 
 class PolicyModel {
@@ -79,6 +82,7 @@ class PolicyModel {
 
   const ModelConfig& config() const;
   at::ScalarType dtype() const;
+  bool deterministic() const;
 
   // tokens [T] int64 and positions [T] int64, both contiguous on the CPU, ids in [0, vocab_size)
   // and positions in [0, 2^20); checked. Returns [T, hidden_size] in the model's dtype, after the

@@ -16,6 +16,7 @@ absl::StatusOr<ModelRunnerParts> MakeModelRunner(FileSystem& files, const RunCon
                                                  const Tokenizer& tokenizer) {
   LoadOptions load;
   load.dtype = config.policy.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  load.deterministic = config.policy.deterministic;
   ASSIGN_OR_RETURN(std::unique_ptr<PolicyModel> model,
                    PolicyModel::Load(files, config.policy.path, load));
   const ModelConfig& shape = model->config();

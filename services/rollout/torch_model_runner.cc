@@ -29,7 +29,7 @@ TorchModelRunner::TorchModelRunner(std::unique_ptr<PolicyModel> model,
     : options_(options),
       model_(std::move(model)),
       cache_(std::move(cache)),
-      attention_(cache_.get(), model_->config().query_heads) {}
+      attention_(cache_.get(), model_->config().query_heads, model_->deterministic()) {}
 
 absl::Status TorchModelRunner::Run(const BatchPlan& plan, absl::Span<DrawnToken> results) {
   if (!threads_set_) SetComputeThreads(options_.threads);
