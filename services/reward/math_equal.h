@@ -61,7 +61,7 @@ class MathComparer {
   int RoundsTo(NodeId gold, NodeId answer, int64_t decimals);
   Comparison CompareRounded(NodeId gold, NodeId answer, Comparison exact);
   NodeId InBaseUnit(NodeId quantity);
-  NodeId SymbolAsUnit(NodeId id);
+  NodeId SymbolsAsUnit(NodeId id);
   NodeId ReplaceLog(NodeId id, int depth);
 
   Nodes ChildrenOf(NodeId id) const {

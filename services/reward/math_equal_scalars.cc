@@ -40,23 +40,36 @@ std::optional<DecimalForm> DecimalFormOf(const Expressions& ex, NodeId id) {
   return std::nullopt;
 }
 
-// The trailing letter of "5 m", where the gold has no variables.
-NodeId MathComparer::SymbolAsUnit(NodeId id) {
+// "5 m", "3 m^2", "10 m/s" as quantities: a number times powers of letters that are units, each.
+NodeId MathComparer::SymbolsAsUnit(NodeId id) {
   if (ex_.op(id) != Op::kMul) return kNoNode;
-  NodeId symbol = kNoNode;
+  Unit unit;
+  bool any = false;
   Nodes rest;
-  for (NodeId factor : ChildrenOf(id)) {
-    if (ex_.op(factor) == Op::kSymbol && symbol == kNoNode) {
-      symbol = factor;
-    } else {
+  for (const NodeId factor : ChildrenOf(id)) {
+    if (!ex_.node(factor).traits.symbols) {
       rest.push_back(factor);
+      continue;
     }
+    const bool power = ex_.op(factor) == Op::kPow;
+    const NodeId symbol = power ? ex_.child(factor, 0) : factor;
+    if (ex_.op(symbol) != Op::kSymbol || ex_.text(symbol).size() != 1) return kNoNode;
+    int exponent = 1;
+    if (power) {
+      const NodeId node = ex_.child(factor, 1);
+      if (ex_.op(node) != Op::kNumber) return kNoNode;
+      const Rational& value = ex_.number(node).value;
+      if (!value.is_integer() || value.bits() > 4) return kNoNode;
+      exponent = static_cast<int>(fmpz_get_si(value.numerator()));
+    }
+    auto letter = FindUnit(ex_.text(symbol));
+    if (letter) letter = UnitPower(*letter, exponent);
+    if (!letter) return kNoNode;
+    unit = UnitProduct(unit, *letter);
+    any = true;
   }
-  if (symbol == kNoNode || ex_.text(symbol).size() != 1) return kNoNode;
-  const auto unit = FindUnit(ex_.text(symbol));
-  const NodeId value = ex_.MakeMul(rest);
-  if (!unit || value == kNoNode || ex_.node(value).traits.symbols) return kNoNode;
-  return ex_.MakeQuantity(value, *unit);
+  const NodeId value = any && !rest.empty() ? ex_.MakeMul(rest) : kNoNode;
+  return value == kNoNode ? kNoNode : ex_.MakeQuantity(value, unit);
 }
 
 NodeId MathComparer::InBaseUnit(NodeId quantity) {
@@ -69,11 +82,25 @@ NodeId MathComparer::InBaseUnit(NodeId quantity) {
 Comparison MathComparer::CompareScalars(NodeId gold, NodeId answer) {
   const Op gold_op = ex_.op(gold), answer_op = ex_.op(answer);
   if (gold_op == Op::kPercent || answer_op == Op::kPercent) return ComparePercent(gold, answer);
-  if (gold_op == Op::kQuantity || answer_op == Op::kQuantity)
-    return CompareQuantities(gold, answer);
+  // A letter may be a unit: beside a quantity it is one, a bare number forgives it.
+  const auto as_unit = [&](NodeId id) {
+    const NodeId quantity = ex_.node(id).traits.symbols ? SymbolsAsUnit(id) : kNoNode;
+    return quantity == kNoNode ? id : quantity;
+  };
+  if (gold_op == Op::kQuantity || answer_op == Op::kQuantity) {
+    if (ex_.op(gold) == Op::kQuantity) return CompareQuantities(gold, as_unit(answer));
+    return CompareQuantities(as_unit(gold), answer);
+  }
   if (!ex_.node(gold).traits.symbols && ex_.node(answer).traits.symbols) {
-    const NodeId quantity = SymbolAsUnit(answer);
-    if (quantity != kNoNode) return CompareQuantities(gold, quantity);
+    const NodeId quantity = as_unit(answer);
+    if (quantity != answer) return CompareQuantities(gold, quantity);
+  }
+  if (ex_.node(gold).traits.symbols && !ex_.node(answer).traits.symbols) {
+    const NodeId quantity = as_unit(gold);
+    // "2m" as a gold answer may as well be twice the variable m.
+    if (quantity != gold && CompareQuantities(quantity, answer).verdict != Verdict::kIncorrect) {
+      return {Verdict::kUndecided, ReasonCode::kAmbiguous};
+    }
   }
   return CompareValues(gold, answer);
 }

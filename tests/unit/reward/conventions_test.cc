@@ -142,6 +142,20 @@ TEST_CASE(
   Expect(kOpen, {{"21\\text{ dogs}", "21\\text{ cats}"}});
 }
 
+TEST_CASE("A letter that may be a unit is one beside a quantity, and open beside a number") {
+  Expect(kRight, {{"2 m", "200\\text{ cm}"},
+                  {"2 m", "200 cm"},
+                  {"5 kg", "5000 g"},
+                  {"5 g", "0.005 kg"},
+                  {"10 m/s", "36 km/h"},
+                  {"2 m^2", "20000 cm^2"},
+                  {"90 s", "1.5 minutes"},
+                  {"3 L", "3000 mL"},
+                  {"7", "7 m"}});
+  Expect(kWrong, {{"2 m", "2 kg"}, {"2 m", "2 cm"}, {"2 m", "3"}, {"2m^2", "2 m"}, {"2x", "2"}});
+  Expect(kOpen, {{"2 m", "2"}, {"10 m/s", "10"}});
+}
+
 TEST_CASE("Bases") {
   Expect(kRight, {{"1011_2", "11"},
                   {"56_8", "46"},
