@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/metrics/disk_metrics.h"
 #include "common/metrics/process_metrics.h"
 #include "common/rpc/address.h"
 
@@ -35,6 +36,10 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
     server->exposer_ = std::make_unique<prometheus::Exposer>(options.address, kThreads);
     server->exposer_->RegisterCollectable(server->registry_);
     server->exposer_->RegisterCollectable(server->process_);
+    if (!options.folder.empty()) {
+      server->disk_ = std::make_shared<DiskMetrics>(options.who, options.folder);
+      server->exposer_->RegisterCollectable(server->disk_);
+    }
     const std::vector<int> ports = server->exposer_->GetListeningPorts();
     server->address_ = FormatAddress(address.host, ports.empty() ? address.port : ports.front());
   } catch (const std::exception& error) {
@@ -48,6 +53,10 @@ std::string MetricsServer::Text() const {
   std::vector<prometheus::MetricFamily> families = registry_->Collect();
   std::vector<prometheus::MetricFamily> own = process_->Collect();
   families.insert(families.end(), own.begin(), own.end());
+  if (disk_ != nullptr) {
+    const std::vector<prometheus::MetricFamily> disk = disk_->Collect();
+    families.insert(families.end(), disk.begin(), disk.end());
+  }
   return prometheus::TextSerializer().Serialize(families);
 }
 

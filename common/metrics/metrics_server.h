@@ -29,6 +29,9 @@ struct MetricsServerOptions {
   std::string address;    // host:port; port 0 takes any free one
   std::string who;        // "learner", for messages
   bool insecure = false;  // off the loopback
+  // The run's: the room on its disk is shown too. Empty: it is not. (With an initializer, so that
+  // it may be left out.)
+  std::string folder = {};
 };
 
 class MetricsServer {
@@ -50,6 +53,7 @@ class MetricsServer {
 
   std::shared_ptr<prometheus::Registry> registry_;
   std::shared_ptr<prometheus::Collectable> process_;
+  std::shared_ptr<prometheus::Collectable> disk_;  // null without a folder
   std::unique_ptr<prometheus::Exposer> exposer_;
   std::string address_;
 };

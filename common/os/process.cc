@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -109,6 +110,14 @@ int64_t ResidentBytes() {
 int64_t PeakResidentBytes() {
   rusage usage;
   return getrusage(RUSAGE_SELF, &usage) == 0 ? static_cast<int64_t>(usage.ru_maxrss) * 1024 : 0;
+}
+
+std::optional<DiskSpace> DiskSpaceOf(const std::string& path) {
+  struct statvfs space = {};
+  if (statvfs(path.c_str(), &space) != 0) return std::nullopt;
+  const auto unit = static_cast<int64_t>(space.f_frsize);
+  return DiskSpace{unit * static_cast<int64_t>(space.f_bavail),
+                   unit * static_cast<int64_t>(space.f_blocks)};
 }
 
 }  // namespace crescendo

@@ -4,6 +4,8 @@
 #define CRESCENDO_COMMON_OS_PROCESS_H_
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <thread>
 
 #include "absl/synchronization/mutex.h"
@@ -56,6 +58,13 @@ void UsePassiveComputeWaits(char* const* argv);
 // Bytes of physical memory that the process holds now, and the most it ever held; 0 when unknown.
 int64_t ResidentBytes();
 int64_t PeakResidentBytes();
+
+struct DiskSpace {
+  int64_t free_bytes = 0;  // what this user may still write
+  int64_t size_bytes = 0;
+};
+// Of the disk that holds `path`; nullopt when it is not there.
+std::optional<DiskSpace> DiskSpaceOf(const std::string& path);
 
 }  // namespace crescendo
 

@@ -58,6 +58,16 @@ TEST_CASE("a scrape gets the values of the metrics and of the process") {
   CHECK(absl::StrContains(page, "process_resident_memory_bytes "));
 }
 
+TEST_CASE("with a folder, the room on its disk is shown under the service's name") {
+  auto server = MetricsServer::Start(
+      {.address = "127.0.0.1:0", .who = "learner", .insecure = false, .folder = "."});
+  REQUIRE(server.ok());
+  for (const std::string& page : {HttpGet((*server)->address(), "/metrics"), (*server)->Text()}) {
+    CHECK(std::regex_search(page, std::regex("\ncrescendo_learner_disk_free_bytes [0-9]")));
+    CHECK(std::regex_search(page, std::regex("\ncrescendo_learner_disk_size_bytes [1-9]")));
+  }
+}
+
 TEST_CASE("a port in use and an address off the loopback are refused in words") {
   auto server = StartServer();
   const auto second = MetricsServer::Start({.address = server->address(), .who = "learner"});
