@@ -1,0 +1,341 @@
+#include "services/learner/sharded_optimizer.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/status_macros.h"
+
+namespace crescendo {
+namespace {
+
+constexpr int64_t kBucketElements = 4 << 20;  // about what travels at once, 16 MB of gradients
+
+at::Tensor Flat(const at::Tensor& tensor) { return tensor.detach().view(-1); }
+
+TensorData DataOf(const std::string& name, const at::Tensor& like, const at::Tensor& flat) {
+  const at::Tensor exact = flat.to(at::kFloat).contiguous();
+  return {name, "F32", like.sizes().vec(),
+          std::string(static_cast<const char*>(exact.const_data_ptr()), exact.nbytes())};
+}
+
+// fp32 elements in the order of `bytes`, which outlive the tensor.
+at::Tensor View(absl::string_view bytes) {
+  return at::from_blob(const_cast<char*>(bytes.data()),  // read only
+                       {static_cast<int64_t>(bytes.size() / sizeof(float))}, at::kFloat);
+}
+
+}  // namespace
+
+ShardedAdamW::ShardedAdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options,
+                           RankGroup* ranks, int zero_stage)
+    : ranks_(ranks != nullptr && ranks->size() > 1 ? ranks : nullptr),
+      zero_stage_(zero_stage),
+      parameters_(std::move(parameters)),
+      shards_(MakeShards()),
+      folded_(parameters_.size()),
+      buckets_(MakeBuckets()),
+      adamw_(shards_, options) {
+  CRESCENDO_CHECK(zero_stage == 1 || zero_stage == 2);
+}
+
+int64_t ShardedAdamW::ShareOf(size_t parameter) const {
+  return (parameters_[parameter].tensor.numel() + ranks_->size() - 1) / ranks_->size();
+}
+
+ShardedAdamW::Range ShardedAdamW::RangeOf(size_t parameter, int rank) const {
+  const int64_t size = parameters_[parameter].tensor.numel();
+  const int64_t begin = std::min(size, rank * ShareOf(parameter));
+  return {begin, std::min(size, begin + ShareOf(parameter)) - begin};
+}
+
+std::vector<NamedTensor> ShardedAdamW::MakeShards() const {
+  if (ranks_ == nullptr) return parameters_;
+  std::vector<NamedTensor> shards;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    CRESCENDO_CHECK(parameters_[i].tensor.is_contiguous());
+    const Range own = RangeOf(i, ranks_->rank());
+    shards.push_back(
+        {parameters_[i].name, Flat(parameters_[i].tensor).narrow(0, own.begin, own.size)});
+  }
+  return shards;
+}
+
+std::vector<ShardedAdamW::Bucket> ShardedAdamW::MakeBuckets() const {
+  std::vector<Bucket> buckets;
+  if (ranks_ == nullptr) return buckets;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const bool fits = !buckets.empty() &&
+                      (buckets.back().share + ShareOf(i)) * ranks_->size() <= kBucketElements &&
+                      parameters_[i].tensor.scalar_type() ==
+                          parameters_[buckets.back().begin].tensor.scalar_type();
+    if (!fits) buckets.push_back({i, i, 0});
+    buckets.back().end = i + 1;
+    buckets.back().share += ShareOf(i);
+  }
+  return buckets;
+}
+
+// The whole gradient, flat and fp32, taken away from the parameter; undefined: there is none.
+at::Tensor ShardedAdamW::TakeGradient(size_t parameter) {
+  at::Tensor& grad = parameters_[parameter].tensor.mutable_grad();
+  at::Tensor taken;
+  if (grad.defined()) taken = grad.detach().to(at::kFloat).contiguous().view(-1);
+  grad.reset();
+  at::Tensor& folded = folded_[parameter];
+  if (folded.defined()) taken = taken.defined() ? folded.add_(taken) : folded;
+  folded.reset();
+  return taken;
+}
+
+absl::Status ShardedAdamW::ReduceBucket(const Bucket& bucket) {
+  at::Tensor whole = at::zeros({bucket.share * ranks_->size()}, at::kFloat);
+  int64_t offset = 0;
+  for (size_t i = bucket.begin; i < bucket.end; offset += ShareOf(i), ++i) {
+    const at::Tensor gradient = TakeGradient(i);
+    if (!gradient.defined()) continue;
+    for (int r = 0; r < ranks_->size(); ++r) {
+      const Range range = RangeOf(i, r);
+      whole.narrow(0, r * bucket.share + offset, range.size)
+          .copy_(gradient.narrow(0, range.begin, range.size));
+    }
+  }
+  at::Tensor own = at::empty({bucket.share}, at::kFloat);
+  RETURN_IF_ERROR(ranks_->ReduceScatter(whole, own, "summing gradients"));
+  offset = 0;
+  for (size_t i = bucket.begin; i < bucket.end; offset += ShareOf(i), ++i) {
+    const at::Tensor part = own.narrow(0, offset, RangeOf(i, ranks_->rank()).size);
+    at::Tensor& sum = shards_[i].tensor.mutable_grad();
+    if (sum.defined()) {
+      sum.add_(part);
+    } else {
+      sum = part;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ShardedAdamW::ReduceAll() {
+  const at::NoGradGuard no_grad;
+  for (const Bucket& bucket : buckets_) RETURN_IF_ERROR(ReduceBucket(bucket));
+  return absl::OkStatus();
+}
+
+absl::Status ShardedAdamW::AfterBackward() {
+  if (ranks_ == nullptr) {
+    adamw_.FoldGradients();
+    return absl::OkStatus();
+  }
+  if (zero_stage_ == 2) return ReduceAll();
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const at::Tensor& tensor = parameters_[i].tensor;
+    if (tensor.scalar_type() != at::kFloat && tensor.grad().defined()) folded_[i] = TakeGradient(i);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> ShardedAdamW::Rounds(int64_t own) {
+  if (ranks_ == nullptr) return own;
+  double most = static_cast<double>(own);
+  RETURN_IF_ERROR(ranks_->Max(absl::MakeSpan(&most, 1), "counting micro-batches"));
+  return static_cast<int64_t>(most);
+}
+
+absl::StatusOr<double> ShardedAdamW::ReduceGradients() {
+  if (ranks_ == nullptr) return adamw_.GradNorm();
+  if (zero_stage_ == 1) RETURN_IF_ERROR(ReduceAll());
+  double squares = std::pow(adamw_.GradNorm(), 2);
+  RETURN_IF_ERROR(ranks_->Sum(absl::MakeSpan(&squares, 1), "summing the gradients' norm"));
+  return std::sqrt(squares);
+}
+
+absl::Status ShardedAdamW::GatherBucket(const Bucket& bucket) {
+  const auto type = parameters_[bucket.begin].tensor.scalar_type();
+  at::Tensor own = at::zeros({bucket.share}, type);
+  at::Tensor whole = at::empty({bucket.share * ranks_->size()}, type);
+  int64_t offset = 0;
+  for (size_t i = bucket.begin; i < bucket.end; offset += ShareOf(i), ++i) {
+    own.narrow(0, offset, shards_[i].tensor.numel()).copy_(shards_[i].tensor);
+  }
+  RETURN_IF_ERROR(ranks_->AllGather(own, whole, "gathering weights"));
+  offset = 0;
+  for (size_t i = bucket.begin; i < bucket.end; offset += ShareOf(i), ++i) {
+    for (int r = 0; r < ranks_->size(); ++r) {
+      const Range range = RangeOf(i, r);
+      if (r == ranks_->rank()) continue;
+      Flat(parameters_[i].tensor)
+          .narrow(0, range.begin, range.size)
+          .copy_(whole.narrow(0, r * bucket.share + offset, range.size));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ShardedAdamW::Step(double learning_rate, double grad_scale) {
+  const at::NoGradGuard no_grad;
+  adamw_.Step(learning_rate, grad_scale);
+  for (const Bucket& bucket : buckets_) RETURN_IF_ERROR(GatherBucket(bucket));
+  return absl::OkStatus();
+}
+
+void ShardedAdamW::ZeroGrad() {
+  adamw_.ZeroGrad();
+  for (NamedTensor& parameter : parameters_) parameter.tensor.mutable_grad().reset();
+  for (at::Tensor& folded : folded_) folded.reset();
+}
+
+void ShardedAdamW::AddGradientsOfZero() {
+  for (NamedTensor& shard : shards_) {
+    shard.tensor.mutable_grad() = at::zeros_like(shard.tensor.detach());
+  }
+}
+
+// A checkpoint
+// ----------------------------------------------------------------------------------------
+
+absl::StatusOr<TensorData> ShardedAdamW::GatherWhole(size_t parameter, const std::string& name,
+                                                     const at::Tensor& shard) {
+  const int64_t share = ShareOf(parameter);
+  at::Tensor own = at::zeros({share}, at::kFloat);
+  own.narrow(0, 0, shard.numel()).copy_(shard.view(-1));
+  at::Tensor whole = at::empty({share * ranks_->size()}, at::kFloat);
+  RETURN_IF_ERROR(ranks_->AllGather(own, whole, absl::StrCat("gathering ", name)));
+  if (ranks_->rank() != 0) return TensorData();
+  const at::Tensor& tensor = parameters_[parameter].tensor;
+  return DataOf(name, tensor, whole.narrow(0, 0, tensor.numel()));
+}
+
+absl::StatusOr<ShardedAdamW::State> ShardedAdamW::Export() {
+  const at::NoGradGuard no_grad;
+  const std::vector<NamedTensor> masters = adamw_.Masters();
+  const std::vector<TensorBytes> moments = adamw_.State();
+  State state;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const at::Tensor& tensor = parameters_[i].tensor;
+    if (ranks_ == nullptr) {
+      state.masters.push_back(DataOf(masters[i].name, tensor, masters[i].tensor));
+    } else if (tensor.scalar_type() == at::kFloat) {  // whole everywhere
+      state.masters.push_back(DataOf(masters[i].name, tensor, tensor.detach()));
+    } else {
+      ASSIGN_OR_RETURN(state.masters.emplace_back(),
+                       GatherWhole(i, masters[i].name, masters[i].tensor));
+    }
+    for (const size_t m : {2 * i, 2 * i + 1}) {
+      const at::Tensor moment = View(moments[m].bytes);
+      if (ranks_ == nullptr) {
+        state.moments.push_back(DataOf(moments[m].name, tensor, moment));
+      } else {
+        ASSIGN_OR_RETURN(state.moments.emplace_back(), GatherWhole(i, moments[m].name, moment));
+      }
+    }
+  }
+  if (ranks_ != nullptr && ranks_->rank() != 0) return State();
+  return state;
+}
+
+absl::Status ShardedAdamW::Check(absl::Span<const TensorBytes> masters,
+                                 absl::Span<const TensorBytes> moments) const {
+  std::unordered_map<std::string, const TensorBytes*> found;
+  for (const absl::Span<const TensorBytes> list : {masters, moments}) {
+    for (const TensorBytes& tensor : list) {
+      if (!found.emplace(tensor.name, &tensor).second) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("optimizer state: tensor '", tensor.name, "' is there twice"));
+      }
+    }
+  }
+  for (const NamedTensor& parameter : parameters_) {
+    const std::vector<int64_t> shape = parameter.tensor.sizes().vec();
+    const size_t bytes = static_cast<size_t>(parameter.tensor.numel()) * sizeof(float);
+    for (const char* prefix : {"", "exp_avg.", "exp_avg_sq."}) {
+      const std::string name = absl::StrCat(prefix, parameter.name);
+      const auto it = found.find(name);
+      if (it == found.end()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("optimizer state: tensor '", name, "' is missing"));
+      }
+      const TensorBytes& tensor = *it->second;
+      if (tensor.dtype != "F32" || tensor.shape != shape || tensor.bytes.size() != bytes) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "optimizer state: tensor '", name, "': expected F32 [", absl::StrJoin(shape, ", "),
+            "], ", bytes, " bytes, found ", tensor.dtype, " [", absl::StrJoin(tensor.shape, ", "),
+            "], ", tensor.bytes.size(), " bytes"));
+      }
+      found.erase(it);
+    }
+  }
+  if (found.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("optimizer state: unknown tensor '", found.begin()->first, "'"));
+}
+
+// Rank 0's bytes at every rank, flat.
+absl::StatusOr<at::Tensor> ShardedAdamW::BroadcastWhole(size_t parameter, const std::string& name,
+                                                        absl::string_view bytes) {
+  if (ranks_ == nullptr) return View(bytes);
+  at::Tensor whole = ranks_->rank() == 0
+                         ? View(bytes)
+                         : at::empty({parameters_[parameter].tensor.numel()}, at::kFloat);
+  RETURN_IF_ERROR(ranks_->Broadcast(whole, 0, absl::StrCat("giving out ", name)));
+  return whole;
+}
+
+absl::Status ShardedAdamW::Import(absl::Span<const TensorBytes> masters,
+                                  absl::Span<const TensorBytes> moments, int64_t steps) {
+  const at::NoGradGuard no_grad;
+  const int rank = ranks_ == nullptr ? 0 : ranks_->rank();
+  if (rank == 0) RETURN_IF_ERROR(Check(masters, moments));
+  std::unordered_map<std::string, absl::string_view> bytes;
+  for (const absl::Span<const TensorBytes> list : {masters, moments}) {
+    for (const TensorBytes& tensor : list) bytes.emplace(tensor.name, tensor.bytes);
+  }
+  const std::vector<NamedTensor> own_masters = adamw_.Masters();
+  std::vector<TensorData> own_moments;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const NamedTensor& parameter = parameters_[i];
+    const Range own = ranks_ == nullptr ? Range{0, parameter.tensor.numel()} : RangeOf(i, rank);
+    ASSIGN_OR_RETURN(const at::Tensor weights,
+                     BroadcastWhole(i, parameter.name, bytes[parameter.name]));
+    Flat(parameter.tensor).copy_(weights);
+    own_masters[i].tensor.view(-1).copy_(weights.narrow(0, own.begin, own.size));
+    for (const char* prefix : {"exp_avg.", "exp_avg_sq."}) {
+      const std::string name = absl::StrCat(prefix, parameter.name);
+      ASSIGN_OR_RETURN(const at::Tensor moment, BroadcastWhole(i, name, bytes[name]));
+      own_moments.push_back(DataOf(name, shards_[i].tensor, moment.narrow(0, own.begin, own.size)));
+    }
+  }
+  std::vector<TensorBytes> views;
+  for (const TensorData& tensor : own_moments) {
+    views.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.bytes});
+  }
+  RETURN_IF_ERROR(adamw_.LoadState(views));
+  double counted = rank == 0 ? static_cast<double>(steps) : 0;
+  if (ranks_ != nullptr) {
+    RETURN_IF_ERROR(ranks_->Sum(absl::MakeSpan(&counted, 1), "giving out the number of steps"));
+  }
+  adamw_.set_steps(static_cast<int64_t>(counted));
+  ZeroGrad();
+  return absl::OkStatus();
+}
+
+absl::Status ShardedAdamW::Synchronize() {
+  if (ranks_ == nullptr) return absl::OkStatus();
+  const at::NoGradGuard no_grad;
+  for (const NamedTensor& parameter : parameters_) {
+    at::Tensor tensor = parameter.tensor.detach();
+    RETURN_IF_ERROR(ranks_->Broadcast(tensor, 0, absl::StrCat("giving out ", parameter.name)));
+  }
+  adamw_.Reset();
+  ZeroGrad();
+  return absl::OkStatus();
+}
+
+}  // namespace crescendo

@@ -1,0 +1,109 @@
+// AdamW over the learner's ranks: each keeps and updates its share of every parameter's optimizer
+// state (ZeRO, Rajbhandari et al. 2020, arXiv:1910.02054, stages 1 and 2). Alone, it is AdamW
+// itself, bit for bit.
+//
+// With R ranks, rank r owns elements [r s, (r + 1) s) of every flattened parameter of n elements,
+// s = ceil(n / R), the last ones fewer. Gradients are summed over the ranks by reduce-scatter, in
+// buckets of consecutive parameters, so that a rank receives its share only; it takes AdamW's step
+// on its share of the (fp32 master) weights; then the shares of the weights are gathered.
+//
+// Invariants:
+// 1. After Step all ranks hold the same parameters, bit for bit.
+// 2. Exported state is whole and does not know the number of ranks: it can be imported by any.
+//
+// Thread rule: one thread; what is marked collective is called by all ranks, in the same order.
+#ifndef CRESCENDO_SERVICES_LEARNER_SHARDED_OPTIMIZER_H_
+#define CRESCENDO_SERVICES_LEARNER_SHARDED_OPTIMIZER_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/model/policy_model.h"
+#include "services/learner/optimizer.h"
+#include "services/learner/rank_group.h"
+#include "services/learner/tensor_data.h"
+
+namespace crescendo {
+
+class ShardedAdamW {
+ public:
+  // `parameters` as AdamW's. `ranks` null: alone; else it outlives this. `zero_stage` 1 sums the
+  // gradients over the ranks once an update, 2 after each micro-batch, so that no rank keeps whole
+  // gradients.
+  ShardedAdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options, RankGroup* ranks,
+               int zero_stage);
+
+  // After each backward pass. With stage 2 it is collective, and a rank without a micro-batch of
+  // its own calls it too.
+  absl::Status AfterBackward();
+  // AfterBackward is called so often by all ranks: the most micro-batches of any. Collective.
+  absl::StatusOr<int64_t> Rounds(int64_t own);
+  // Gradients of the whole batch from here on, and their norm (AdamW::GradNorm). Collective.
+  absl::StatusOr<double> ReduceGradients();
+  // Collective, after ReduceGradients.
+  absl::Status Step(double learning_rate, double grad_scale);
+  void ZeroGrad();
+
+  int64_t steps() const { return adamw_.steps(); }
+
+  // A batch without micro-batches at any rank: gradients of 0. Not collective.
+  void AddGradientsOfZero();
+
+  // Everything of a checkpoint, whole. Collective; the other ranks get empty lists.
+  struct State {
+    std::vector<TensorData> masters;  // fp32 weights, the parameters' names
+    std::vector<TensorData> moments;  // "exp_avg.NAME", "exp_avg_sq.NAME", in parameter order
+  };
+  absl::StatusOr<State> Export();
+  // Whether Import would take them: INVALID_ARGUMENT names the tensor that is missing, unknown or
+  // doubled, or whose shape, dtype or length is wrong. Not collective.
+  absl::Status Check(absl::Span<const TensorBytes> masters,
+                     absl::Span<const TensorBytes> moments) const;
+  // Collective: rank 0 has what Check took, the others give empty lists. Sets the parameters too.
+  absl::Status Import(absl::Span<const TensorBytes> masters, absl::Span<const TensorBytes> moments,
+                      int64_t steps);
+  // All ranks take rank 0's parameters and begin anew. Collective.
+  absl::Status Synchronize();
+
+ private:
+  // Consecutive parameters whose gradients travel together.
+  struct Bucket {
+    size_t begin = 0, end = 0;
+    int64_t share = 0;  // elements of one rank's part
+  };
+  // A rank's elements of a flattened parameter.
+  struct Range {
+    int64_t begin = 0, size = 0;
+  };
+  Range RangeOf(size_t parameter, int rank) const;
+  int64_t ShareOf(size_t parameter) const;
+  absl::Status ReduceBucket(const Bucket& bucket);
+  absl::Status GatherBucket(const Bucket& bucket);
+  absl::Status ReduceAll();
+  at::Tensor TakeGradient(size_t parameter);
+  std::vector<NamedTensor> MakeShards() const;
+  std::vector<Bucket> MakeBuckets() const;
+  absl::StatusOr<TensorData> GatherWhole(size_t parameter, const std::string& name,
+                                         const at::Tensor& shard);
+  absl::StatusOr<at::Tensor> BroadcastWhole(size_t parameter, const std::string& name,
+                                            absl::string_view bytes);
+
+  RankGroup* const ranks_;  // null: alone
+  const int zero_stage_;
+  std::vector<NamedTensor> parameters_;  // whole
+  std::vector<NamedTensor> shards_;      // views into them, or they themselves
+  std::vector<at::Tensor>
+      folded_;  // fp32 sums of bf16 gradients, whole (stage 1); may be undefined
+  std::vector<Bucket> buckets_;
+  AdamW adamw_;
+};
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_SERVICES_LEARNER_SHARDED_OPTIMIZER_H_
