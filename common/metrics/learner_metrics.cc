@@ -63,6 +63,12 @@ LearnerMetrics::LearnerMetrics(prometheus::Registry& registry)
           "Largest |log-prob(learner) - log-prob(rollout)| of the last step, same weights.")),
       mismatch_mean_nats(
           MakeGauge(registry, "crescendo_learner_mismatch_mean_nats", "Mean of the same.")),
+      mismatch_p99_nats(MakeGauge(registry, "crescendo_learner_mismatch_p99_nats",
+                                  "Its 99th percentile over tokens.")),
+      mismatch_kl_nats(MakeGauge(registry, "crescendo_learner_mismatch_kl_nats",
+                                 "KL(rollout || learner) of the last step, k3 estimate.")),
+      kl_coefficient(MakeGauge(registry, "crescendo_learner_kl_coefficient",
+                               "Coefficient of the KL to the reference, as last used.")),
       staleness_max_versions(MakeGauge(registry, "crescendo_learner_staleness_max_versions",
                                        "Largest staleness of a token of the last step.")),
       zero_variance_groups(

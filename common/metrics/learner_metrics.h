@@ -42,6 +42,9 @@ struct LearnerMetrics {
   prometheus::Gauge& learning_rate;
   prometheus::Gauge& mismatch_max_nats;
   prometheus::Gauge& mismatch_mean_nats;
+  prometheus::Gauge& mismatch_p99_nats;
+  prometheus::Gauge& mismatch_kl_nats;
+  prometheus::Gauge& kl_coefficient;
   prometheus::Gauge& staleness_max_versions;
   prometheus::Gauge& zero_variance_groups;
   prometheus::Gauge& checkpoint_age_seconds;

@@ -116,6 +116,11 @@ struct Table {
   // place.
   void (*log_prob_gradient)(float* x, int64_t n, float max, float inverse_temperature, double sum,
                             float scale);
+  // x := e^z (constant + slope z), in place: with the entropy H, constant = (-scale - entropy_scale
+  // (H - log sum)) / sum and slope = -entropy_scale / sum, the gradient of scale log-prob +
+  // entropy_scale H but for the target's place.
+  void (*exp_times_line)(float* x, int64_t n, float max, float inverse_temperature, float constant,
+                         float slope);
   void (*bf16_to_f32)(const Bf16* x, float* y, int64_t n);
   const char* instruction_set;
 };

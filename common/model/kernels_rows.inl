@@ -337,6 +337,14 @@ void LogProbGradient(float* x, int64_t n, float max, float inverse_temperature, 
   });
 }
 
+void ExpTimesLine(float* x, int64_t n, float max, float inverse_temperature, float constant,
+                  float slope) {
+  ForEachVector(n, [&](int64_t i, int64_t count) {
+    const Vec z = (LoadN(x + i, count, max) - max) * inverse_temperature;
+    StoreN(x + i, Exp(z) * (z * slope + constant), count);
+  });
+}
+
 void Bf16ToF32(const Bf16* x, float* y, int64_t n) {
   ForEachVector(n, [&](int64_t i, int64_t count) { StoreN(y + i, LoadN(x + i, count), count); });
 }

@@ -18,6 +18,7 @@ const Table& CRESCENDO_KERNEL_TABLE() {
                               &RowSoftmaxSums,
                               &RowExp,
                               &LogProbGradient,
+                              &ExpTimesLine,
                               &Bf16ToF32,
                               CRESCENDO_KERNEL_NAME};
   return table;

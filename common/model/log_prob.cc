@@ -31,9 +31,10 @@ at::Tensor ChunkLogits(const at::Tensor& hidden, const at::Tensor& head, int64_t
   return logits.scalar_type() == at::kFloat ? logits : logits.to(at::kFloat);
 }
 
-// What the backward pass needs of each row: [T, 2] max and sum, fp64 so that it is exact.
+// What the backward pass needs of each row: [T, 3] max, sum and entropy, fp64 so that it is exact.
+constexpr int64_t kRowSums = 3;
 struct RowSums {
-  at::Tensor max_and_sum;
+  at::Tensor values;
 };
 
 void CheckTargets(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets) {
@@ -57,7 +58,7 @@ TokenLogProbs Forward(const at::Tensor& hidden, const at::Tensor& head, const at
   TokenLogProbs out;
   out.log_prob = at::empty({tokens}, at::kFloat);
   if (want_entropy) out.entropy = at::empty({tokens}, at::kFloat);
-  if (sums != nullptr) sums->max_and_sum = at::empty({tokens, 2}, at::kDouble);
+  if (sums != nullptr) sums->values = at::empty({tokens, kRowSums}, at::kDouble);
   const int64_t chunk = ChunkRows(vocab);
   const int64_t* ids = targets.data_ptr<int64_t>();
   const auto& table = kernels::Kernels();
@@ -72,13 +73,13 @@ TokenLogProbs Forward(const at::Tensor& hidden, const at::Tensor& head, const at
         const auto s = table.softmax_sums(x, vocab, max, inverse, nullptr, want_entropy);
         out.log_prob.data_ptr<float>()[t] =
             static_cast<float>(static_cast<double>((x[ids[t]] - max) * inverse) - std::log(s.exp));
-        if (want_entropy) {
-          out.entropy.data_ptr<float>()[t] = static_cast<float>(std::log(s.exp) - s.z_exp / s.exp);
-        }
+        const double entropy = want_entropy ? std::log(s.exp) - s.z_exp / s.exp : 0;
+        if (want_entropy) out.entropy.data_ptr<float>()[t] = static_cast<float>(entropy);
         if (sums != nullptr) {
-          double* row = sums->max_and_sum.data_ptr<double>() + 2 * t;
+          double* row = sums->values.data_ptr<double>() + kRowSums * t;
           row[0] = max;
           row[1] = s.exp;
+          row[2] = entropy;
         }
       }
     });
@@ -93,15 +94,15 @@ struct LogProbFunction : torch::autograd::Function<LogProbFunction> {
     RowSums sums;
     TokenLogProbs out =
         Forward(hidden, head, targets, temperature, want_entropy, deterministic, &sums);
-    ctx->save_for_backward({hidden, head, targets, sums.max_and_sum});
+    ctx->save_for_backward({hidden, head, targets, sums.values});
     ctx->saved_data["temperature"] = temperature;
     ctx->saved_data["deterministic"] = deterministic;
     if (!want_entropy) return {out.log_prob};
-    ctx->mark_non_differentiable({out.entropy});
     return {out.log_prob, out.entropy};
   }
 
-  // d log p[y] / d logits = (onehot(y) - softmax) / temperature, a chunk at a time.
+  // d log p[y] / d logits = (onehot(y) - p) / temperature and d H / d logits = -p (log p + H) /
+  // temperature, a chunk at a time.
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& hidden = saved[0];
@@ -110,8 +111,13 @@ struct LogProbFunction : torch::autograd::Function<LogProbFunction> {
     const double* sums = saved[3].data_ptr<double>();
     const auto inverse = static_cast<float>(1.0 / ctx->saved_data["temperature"].toDouble());
     const bool deterministic = ctx->saved_data["deterministic"].toBool();
-    const at::Tensor d = grads[0].contiguous();
+    // Of an output that nothing was asked of, autograd hands in no gradient, or one of 0.
+    const at::Tensor d =
+        grads[0].defined() ? grads[0].contiguous() : at::zeros({hidden.size(0)}, at::kFloat);
     const float* d_log_prob = d.data_ptr<float>();
+    const at::Tensor d_e =
+        grads.size() > 1 && grads[1].defined() ? grads[1].contiguous() : at::Tensor();
+    const float* d_entropy = d_e.defined() ? d_e.data_ptr<float>() : nullptr;
     const int64_t tokens = hidden.size(0);
     const int64_t vocab = head.size(0);
     const int64_t chunk = ChunkRows(vocab);
@@ -127,8 +133,17 @@ struct LogProbFunction : torch::autograd::Function<LogProbFunction> {
           float* x = logits.data_ptr<float>() + r * vocab;
           const int64_t t = first + r;
           const float scale = d_log_prob[t] * inverse;
-          table.log_prob_gradient(x, vocab, static_cast<float>(sums[2 * t]), inverse,
-                                  sums[2 * t + 1], scale);
+          const double* row = sums + kRowSums * t;
+          const auto max = static_cast<float>(row[0]);
+          if (d_entropy == nullptr || d_entropy[t] == 0) {
+            table.log_prob_gradient(x, vocab, max, inverse, row[1], scale);
+          } else {
+            const double e = static_cast<double>(d_entropy[t]) * inverse;
+            table.exp_times_line(
+                x, vocab, max, inverse,
+                static_cast<float>((-scale - e * (row[2] - std::log(row[1]))) / row[1]),
+                static_cast<float>(-e / row[1]));
+          }
           x[ids[t]] += scale;
         }
       });

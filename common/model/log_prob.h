@@ -9,7 +9,7 @@ namespace crescendo {
 
 struct TokenLogProbs {
   at::Tensor log_prob;  // [T] fp32, with a graph when gradients are enabled and required
-  at::Tensor entropy;   // [T] fp32, in nats, without a graph; undefined unless asked for
+  at::Tensor entropy;   // [T] fp32, in nats, with a graph as log_prob; undefined unless asked for
 };
 
 // log softmax(hidden @ head_weight^T / temperature)[target]. hidden [T, hidden_size] and

@@ -1,5 +1,6 @@
 #include "services/learner/advantage.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 
@@ -13,6 +14,13 @@ namespace {
 
 constexpr double kStdEpsilon = 1e-6;
 
+// DAPO, eq. 13.
+double SoftPunishment(int buffer, int limit, const SampleExperience& sample) {
+  CRESCENDO_CHECK(buffer > 0);
+  const double over = static_cast<double>(sample.tokens.size()) - (limit - buffer);
+  return over <= 0 ? 0 : -std::min(1.0, over / buffer);
+}
+
 }  // namespace
 
 absl::StatusOr<AdvantageKind> ParseAdvantageKind(absl::string_view name) {
@@ -21,6 +29,15 @@ absl::StatusOr<AdvantageKind> ParseAdvantageKind(absl::string_view name) {
   if (name == "rloo") return AdvantageKind::kRloo;
   return absl::InvalidArgumentError(
       absl::StrCat("objective.advantage: expected grpo, dr_grpo or rloo, found \"", name, "\""));
+}
+
+absl::StatusOr<Overlong> ParseOverlong(absl::string_view name) {
+  if (name == "graded") return Overlong::kGraded;
+  if (name == "zero") return Overlong::kZero;
+  if (name == "mask") return Overlong::kMask;
+  if (name == "soft") return Overlong::kSoft;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "objective.overlong: expected graded, zero, mask or soft, found \"", name, "\""));
 }
 
 GroupAdvantages ComputeAdvantages(AdvantageKind kind, const std::vector<double>& rewards,
@@ -59,17 +76,35 @@ GroupAdvantages ComputeAdvantages(AdvantageKind kind, const std::vector<double>&
   return out;
 }
 
-GroupAdvantages ComputeAdvantages(const RewardOptions& options, const GroupExperience& group) {
+GroupAdvantages ComputeAdvantages(const RewardOptions& options, const GroupExperience& group,
+                                  absl::Span<const double> penalties) {
+  CRESCENDO_CHECK(penalties.empty() || penalties.size() == group.samples.size());
   std::vector<double> rewards;
   std::vector<bool> masked;
   CounterRng coin(MixSeed(options.seed, group.group.value()), /*stream=*/1);
   for (const SampleExperience& sample : group.samples) {
     const double draw = coin.Uniform();
-    rewards.push_back(options.random_reward ? (draw < 0.5 ? 0.0 : 1.0) : sample.reward);
-    masked.push_back(sample.verdict == Verdict::kUndecided ||
-                     (options.mask_truncated && sample.finish == FinishReason::kTruncated));
+    double reward = options.random_reward ? (draw < 0.5 ? 0.0 : 1.0) : sample.reward;
+    bool mask = sample.verdict == Verdict::kUndecided;
+    if (sample.finish == FinishReason::kTruncated) {
+      if (options.overlong == Overlong::kMask) mask = true;
+      if (options.overlong == Overlong::kZero) {
+        reward = options.incorrect_reward;
+        mask = false;  // the score does not hang on the verdict
+      }
+    }
+    if (options.overlong == Overlong::kSoft) {
+      reward += SoftPunishment(options.overlong_buffer, group.header.context_tokens, sample);
+    }
+    rewards.push_back(reward);
+    masked.push_back(mask);
   }
-  return ComputeAdvantages(options.kind, rewards, masked);
+  GroupAdvantages plain = ComputeAdvantages(options.kind, rewards, masked);
+  if (penalties.empty()) return plain;
+  for (size_t i = 0; i < rewards.size(); ++i) rewards[i] -= penalties[i];
+  GroupAdvantages out = ComputeAdvantages(options.kind, rewards, masked);
+  out.zero_variance = plain.zero_variance;
+  return out;
 }
 
 }  // namespace crescendo

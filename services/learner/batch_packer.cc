@@ -100,6 +100,7 @@ MiniBatch PackGroups(const PackOptions& options, const std::vector<GroupExperien
   std::vector<Item> items;
   int64_t samples = 0;
   for (size_t g = begin; g < end; ++g) {
+    if (options.drop_zero_variance && advantages[g].zero_variance) continue;
     for (size_t s = 0; s < groups[g].samples.size(); ++s) {
       const SampleExperience& sample = groups[g].samples[s];
       const bool masked = advantages[g].masked[s];
@@ -127,6 +128,26 @@ MiniBatch PackGroups(const PackOptions& options, const std::vector<GroupExperien
     }
   }
   return mini;
+}
+
+// As many samples as one micro-batch takes, the first of each group, then the second, ...
+PackedMicroBatch MakeProbe(const PackOptions& options, const std::vector<GroupExperience>& groups) {
+  PackedMicroBatch probe;
+  probe.cu_seqlens.push_back(0);
+  probe.temperature = groups.front().header.temperature;
+  size_t most = 0;
+  for (const GroupExperience& group : groups) most = std::max(most, group.samples.size());
+  for (size_t s = 0; s < most; ++s) {
+    for (size_t g = 0; g < groups.size(); ++g) {
+      if (s >= groups[g].samples.size()) continue;
+      const Item item{g, s, PackedLength(groups[g], groups[g].samples[s]), 0};
+      const bool fits =
+          probe.tokens.size() + item.length <= static_cast<size_t>(options.microbatch_tokens);
+      if (!fits && !probe.samples.empty()) return probe;
+      Append(groups[g], item, options.version, /*token_weight=*/0, probe);
+    }
+  }
+  return probe;
 }
 
 }  // namespace
@@ -165,6 +186,9 @@ absl::StatusOr<std::vector<MiniBatch>> PackBatch(const PackOptions& options,
   for (size_t part = 0; part < parts; ++part) {
     out.push_back(PackGroups(options, groups, advantages, groups.size() * part / parts,
                              groups.size() * (part + 1) / parts));
+  }
+  if (!groups.empty() && out.front().micro_batches.empty()) {
+    out.front().probe.push_back(MakeProbe(options, groups));
   }
   return out;
 }

@@ -56,6 +56,9 @@ struct PackedMicroBatch {
 struct MiniBatch {
   std::vector<PackedMicroBatch> micro_batches;
   int64_t loss_tokens = 0;  // the normaliser: completion tokens of decided samples
+  // Samples without weight, where the step's first mini-batch has no micro-batch: a forward pass
+  // over them tells the mismatch of a step that has nothing to train.
+  std::vector<PackedMicroBatch> probe;
 };
 
 // How tokens weigh in a mini-batch's loss; N, S: loss tokens and decided samples of the mini-batch.
@@ -77,6 +80,9 @@ struct PackOptions {
   // Leaves out samples whose advantage is 0, which have no gradient when nothing but the advantage
   // term is in the loss (no KL, no entropy). They still count in the normaliser.
   bool drop_zero_advantage = true;
+  // Leaves out groups without variance altogether, from the normaliser too: DAPO's dynamic sampling
+  // (Yu et al. 2025, arXiv:2503.14476, eq. 11) without the sampling of others in their place.
+  bool drop_zero_variance = false;
 };
 
 // `advantages` has one entry a group. Requires closed samples of at least one token.

@@ -1,9 +1,11 @@
 #include "services/learner/learner_config.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/base/status_macros.h"
 #include "common/os/env.h"
+#include "services/learner/stage_objective.h"
 
 namespace crescendo {
 
@@ -37,15 +39,10 @@ absl::StatusOr<LearnerHostOptions> MakeHostOptions(const RunConfig& config, int 
   options.learner.checkpoint_every = config.learner.checkpoint_every;
   options.learner.nonfinite_steps_max = config.learner.nonfinite_steps_max;
   options.learner.connect_max = config.network.connect_timeout;
-  ASSIGN_OR_RETURN(options.step.reward.kind, ParseAdvantageKind(config.objective.advantage));
-  options.step.reward.mask_truncated = config.objective.mask_truncated;
-  ASSIGN_OR_RETURN(options.step.pack.aggregation,
-                   ParseLossAggregation(config.objective.aggregation));
-  options.step.reward.random_reward = config.objective.random_reward;
-  options.step.reward.seed = config.run.seed;
-  options.step.pack.microbatch_tokens = config.learner.microbatch_tokens;
-  options.step.pack.minibatches = config.objective.minibatches;
-  options.step.pack.drop_zero_advantage = config.objective.kl_coefficient == 0;
+  for (const StageSection& stage : config.stages) {
+    ASSIGN_OR_RETURN(StageObjective objective, MakeStageObjective(config, stage.objective));
+    options.step.stages.push_back(std::move(objective));
+  }
   options.step.learning_rate = config.optimizer.learning_rate;
   options.incarnation = incarnation;
   options.policy_folder = JoinPath(config.run.out, "policy");

@@ -241,6 +241,9 @@ void LearnerHost::ShowStep(const StepMetrics& metrics, StepId step) {
   m.learning_rate.Set(metrics.learning_rate);
   m.mismatch_max_nats.Set(metrics.mismatch_max);
   m.mismatch_mean_nats.Set(metrics.mismatch_mean);
+  m.mismatch_p99_nats.Set(metrics.mismatch_p99);
+  m.mismatch_kl_nats.Set(metrics.mismatch_kl);
+  m.kl_coefficient.Set(metrics.kl_coefficient);
   m.staleness_max_versions.Set(static_cast<double>(metrics.staleness_max));
   m.zero_variance_groups.Set(metrics.zero_variance_groups);
   {

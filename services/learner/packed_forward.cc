@@ -1,6 +1,7 @@
 #include "services/learner/packed_forward.h"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "common/base/status_macros.h"
 #include "common/model/packed_attention.h"
@@ -20,19 +21,31 @@ absl::Span<const float> FloatSpan(const at::Tensor& tensor) {
 
 TokenLogProbs ForwardLogProbs(PolicyModel& model, const PackedMicroBatch& micro,
                               bool want_entropy) {
-  PackedAttention attention(micro.cu_seqlens);
+  PackedAttention attention(micro.cu_seqlens, model.deterministic());
   const at::Tensor hidden =
       model.Hidden(IndexTensor(micro.tokens), IndexTensor(micro.positions), attention);
   const at::Tensor rows = hidden.index_select(0, IndexTensor(micro.loss_rows));
   return TokenLogProb(rows, model.head_weight(), IndexTensor(micro.targets), micro.temperature,
-                      want_entropy);
+                      want_entropy, model.deterministic());
 }
 
-void BackwardLogProbs(const at::Tensor& log_probs, const std::vector<float>& slopes) {
-  CRESCENDO_CHECK(log_probs.numel() == static_cast<int64_t>(slopes.size()));
-  at::Tensor gradient = at::empty({log_probs.numel()}, at::kFloat);
-  std::copy(slopes.begin(), slopes.end(), gradient.data_ptr<float>());
-  log_probs.backward(gradient);
+namespace {
+
+at::Tensor FloatTensor(const std::vector<float>& values) {
+  at::Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::kFloat);
+  std::copy(values.begin(), values.end(), tensor.data_ptr<float>());
+  return tensor;
+}
+
+}  // namespace
+
+void BackwardLogProbs(const TokenLogProbs& outputs, const std::vector<float>& slopes,
+                      const std::vector<float>& entropy_slopes) {
+  CRESCENDO_CHECK(outputs.log_prob.numel() == static_cast<int64_t>(slopes.size()));
+  if (entropy_slopes.empty()) return outputs.log_prob.backward(FloatTensor(slopes));
+  CRESCENDO_CHECK(entropy_slopes.size() == slopes.size());
+  torch::autograd::backward({outputs.log_prob, outputs.entropy},
+                            {FloatTensor(slopes), FloatTensor(entropy_slopes)});
 }
 
 }  // namespace crescendo

@@ -22,8 +22,10 @@ namespace crescendo {
 TokenLogProbs ForwardLogProbs(PolicyModel& model, const PackedMicroBatch& micro,
                               bool want_entropy = false);
 
-// Adds the gradients of a loss whose derivative by log_probs is `slopes` [L] to the parameters'.
-void BackwardLogProbs(const at::Tensor& log_probs, const std::vector<float>& slopes);
+// Adds the gradients of a loss whose derivative by the log-probs is `slopes` [L], and by the
+// entropies `entropy_slopes` [L] (empty: 0), to the parameters'.
+void BackwardLogProbs(const TokenLogProbs& outputs, const std::vector<float>& slopes,
+                      const std::vector<float>& entropy_slopes = {});
 
 // [n] int64.
 at::Tensor IndexTensor(const std::vector<int32_t>& values);

@@ -77,6 +77,15 @@ double MeanLogRatio(const PolicyLossInput& input, const LossSample& sample) {
   return sum / static_cast<double>(sample.end - sample.begin);
 }
 
+double ImportanceWeight(const PolicyLossInput& input, const PolicyLossOptions& options, size_t t,
+                        PolicyLossStats& stats) {
+  if (options.off_policy == OffPolicy::kNone || input.behavior_log_probs.empty()) return 1;
+  const double weight = std::exp(LogRatio(input.old_log_probs[t], input.behavior_log_probs[t]));
+  if (options.importance_cap <= 0 || weight <= options.importance_cap) return weight;
+  ++stats.truncated_weights;
+  return options.off_policy == OffPolicy::kTruncated ? options.importance_cap : 0;
+}
+
 void AddSample(const PolicyLossInput& input, const PolicyLossOptions& options,
                const LossSample& sample, PolicyLossResult& result) {
   PolicyLossStats& stats = result.stats;
@@ -99,14 +108,7 @@ void AddSample(const PolicyLossInput& input, const PolicyLossOptions& options,
       term = Cispo(log_ratio, input.log_probs[t], sample.advantage, options, cut);
       CountCut(cut, 1, stats);
     }
-    double weight = 1;
-    if (options.importance_cap > 0 && !input.behavior_log_probs.empty()) {
-      weight = std::exp(LogRatio(input.old_log_probs[t], input.behavior_log_probs[t]));
-      if (weight > options.importance_cap) {
-        weight = options.importance_cap;
-        ++stats.truncated_weights;
-      }
-    }
+    const double weight = ImportanceWeight(input, options, t, stats);
     stats.ratio_max = std::max(stats.ratio_max, std::exp(log_ratio));
     double value = weight * term.value;
     double slope = by_sequence ? 0 : weight * term.slope;
@@ -117,6 +119,11 @@ void AddSample(const PolicyLossInput& input, const PolicyLossOptions& options,
       stats.kl_sum += kl.value;
       value += options.kl_coefficient * kl.value;
       slope += options.kl_coefficient * kl.slope;
+    }
+    if (!result.entropy_gradient.empty()) {
+      value -= options.entropy_coefficient * static_cast<double>(input.entropies[t]);
+      result.entropy_gradient[t] =
+          static_cast<float>(-sample.token_weight * options.entropy_coefficient);
     }
     stats.loss += sample.token_weight * value;
     result.gradient[t] = static_cast<float>(sample.token_weight * slope);
@@ -147,6 +154,14 @@ absl::StatusOr<KlEstimator> ParseKlEstimator(absl::string_view name) {
       absl::StrCat("objective.kl_estimator: expected k1, k2 or k3, found \"", name, "\""));
 }
 
+absl::StatusOr<OffPolicy> ParseOffPolicy(absl::string_view name) {
+  if (name == "none") return OffPolicy::kNone;
+  if (name == "truncated") return OffPolicy::kTruncated;
+  if (name == "decoupled") return OffPolicy::kDecoupled;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "objective.off_policy: expected none, truncated or decoupled, found \"", name, "\""));
+}
+
 void PolicyLossStats::Add(const PolicyLossStats& other) {
   loss += other.loss;
   kl_sum += other.kl_sum;
@@ -157,6 +172,10 @@ void PolicyLossStats::Add(const PolicyLossStats& other) {
   truncated_weights += other.truncated_weights;
 }
 
+double KlEstimate(float reference, float policy, KlEstimator estimator) {
+  return KlTerm(LogRatio(reference, policy), estimator).value;
+}
+
 PolicyLossResult PolicyLoss(const PolicyLossInput& input, const PolicyLossOptions& options) {
   const size_t tokens = input.log_probs.size();
   CRESCENDO_CHECK(input.old_log_probs.size() == tokens);
@@ -164,6 +183,10 @@ PolicyLossResult PolicyLoss(const PolicyLossInput& input, const PolicyLossOption
   CRESCENDO_CHECK(input.reference_log_probs.empty() || input.reference_log_probs.size() == tokens);
   PolicyLossResult result;
   result.gradient.assign(tokens, 0.0f);
+  if (options.entropy_coefficient != 0 && !input.entropies.empty()) {
+    CRESCENDO_CHECK(input.entropies.size() == tokens);
+    result.entropy_gradient.assign(tokens, 0.0f);
+  }
   for (const LossSample& sample : input.samples) {
     CRESCENDO_CHECK(sample.begin <= sample.end && sample.end <= tokens);
     if (sample.token_weight == 0 || sample.begin == sample.end) continue;

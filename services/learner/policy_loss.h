@@ -11,7 +11,10 @@
 //   kl(t), an estimate of KL(policy || reference)         Schulman 2020, "Approximating KL
 //       divergence": k1 = -d, k2 = d^2 / 2, k3 = exp(d) - 1 - d, d = reference(t) - log_prob(t);
 //       k3 is eq. 4 of GRPO
-//   loss = sum over samples of token_weight x sum over tokens of (w surrogate + kl_coefficient kl)
+//   H(t), the entropy of the policy's distribution at t; its bonus: Mnih et al. 2016
+//       (arXiv:1602.01783), section 4
+//   loss = sum over samples of token_weight x sum over tokens of
+//          (w surrogate + kl_coefficient kl - entropy_coefficient H)
 //
 // The token weights come from outside and say all about aggregation, so that the loss does not
 // depend on packing, micro-batches or ranks: 1 / (tokens of the whole mini-batch) is the token mean
@@ -43,8 +46,19 @@ enum class RatioKind {
               // gradient is cut
 };
 
-// As [objective] writes them: "token", "sequence", "cispo"; "k1", "k2", "k3". INVALID_ARGUMENT
-// names the key.
+// How what the rollout sampled (behavior) is corrected for, when old is recomputed at the step's
+// start (the proximal policy); u(t) = exp(old(t) - behavior(t)).
+enum class OffPolicy {
+  kNone,       // w = 1, and the ratio is to what the rollout sampled
+  kTruncated,  // w = min(u, cap): Yao et al. 2025, "Your efficient RL framework secretly brings you
+               // off-policy RL training"; Espeholt et al. 2018 (arXiv:1802.01561), eq. 1
+  kDecoupled,  // w = u: decoupled PPO, Hilton et al. 2022 (arXiv:2110.00641), eq. 2; AReaL, Fu et
+               // al. 2025 (arXiv:2505.24298), eq. 5. A token with u above a cap is left out.
+};
+
+// As [objective] writes them: "token", "sequence", "cispo"; "k1", "k2", "k3"; "none", "truncated",
+// "decoupled". INVALID_ARGUMENT names the key.
+absl::StatusOr<OffPolicy> ParseOffPolicy(absl::string_view name);
 absl::StatusOr<RatioKind> ParseRatioKind(absl::string_view name);
 absl::StatusOr<KlEstimator> ParseKlEstimator(absl::string_view name);
 
@@ -55,12 +69,14 @@ struct PolicyLossOptions {
   double dual_clip = 0;  // > 1: on; 0: off
   double kl_coefficient = 0;
   KlEstimator kl_estimator = KlEstimator::kK3;
-  // Truncated importance sampling of what the rollout sampled (behavior) against old: w =
-  // min(exp(old
-  // - behavior), cap) (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy
-  // RL training"; with old recomputed at the step's start it is the decoupled objective of AReaL,
-  // Fu et al. 2025, arXiv:2505.24298, eq. 5). 0: w = 1.
-  double importance_cap = 0;
+  OffPolicy off_policy = OffPolicy::kNone;
+  double importance_cap = 0;  // kTruncated: above 0; kDecoupled: 0 is no bound
+  double entropy_coefficient = 0;
+  // What PolicyLoss itself does not read: the KL is taken off the rewards (advantage.h) instead of
+  // added to the loss; its coefficient adapts to a target (kl_control.h).
+  bool kl_in_reward = false;
+  double kl_target = 0;  // nats a token; 0: the coefficient stays
+  int kl_horizon = 10;
 };
 
 // One sample's completion: tokens [begin, end) of the spans below.
@@ -76,6 +92,7 @@ struct PolicyLossInput {
   absl::Span<const float> old_log_probs;        // the ratio's denominator
   absl::Span<const float> behavior_log_probs;   // as sampled; empty: old_log_probs
   absl::Span<const float> reference_log_probs;  // empty: no KL, whatever its coefficient
+  absl::Span<const float> entropies;            // empty: no bonus, whatever its coefficient
   absl::Span<const LossSample> samples;
 };
 
@@ -87,7 +104,7 @@ struct PolicyLossStats {
   int64_t tokens = 0;    // of samples with a weight
   int64_t clipped_low = 0;
   int64_t clipped_high = 0;       // tokens whose gradient the clip cut off, or bounded (CISPO)
-  int64_t truncated_weights = 0;  // tokens whose importance weight met its cap
+  int64_t truncated_weights = 0;  // tokens whose importance weight was above its cap
 
   void Add(const PolicyLossStats& other);
   double clip_ratio() const {
@@ -99,7 +116,11 @@ struct PolicyLossStats {
 struct PolicyLossResult {
   PolicyLossStats stats;
   std::vector<float> gradient;  // d loss / d log_probs, as long as log_probs; 0 outside the samples
+  std::vector<float> entropy_gradient;  // d loss / d entropies; empty without a bonus
 };
+
+// kl(t) from two log-probs of a token.
+double KlEstimate(float reference, float policy, KlEstimator estimator);
 
 // Requires equally long spans (but the empty ones) and samples within them. What is not finite
 // comes out as a loss that is not finite; log-ratios are cut at +-20 first.

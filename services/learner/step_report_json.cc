@@ -28,6 +28,9 @@ constexpr NumberField kNumbers[] = {
     {"learning_rate", &StepMetrics::learning_rate},
     {"mismatch_max", &StepMetrics::mismatch_max},
     {"mismatch_mean", &StepMetrics::mismatch_mean},
+    {"mismatch_p99", &StepMetrics::mismatch_p99},
+    {"mismatch_kl", &StepMetrics::mismatch_kl},
+    {"kl_coefficient", &StepMetrics::kl_coefficient},
     {"staleness_mean", &StepMetrics::staleness_mean},
     {"wait_seconds", &StepMetrics::wait_seconds},
     {"train_seconds", &StepMetrics::train_seconds},
@@ -127,6 +130,11 @@ absl::StatusOr<StepReport> StepReportFromJson(absl::string_view text, absl::stri
   if (metrics == json.end() || !metrics->is_object()) return bad("metrics: expected an object");
   Reader reader(*metrics, place);
   for (const NumberField& field : kNumbers) {
+    // What older checkpoints do not have stays as not measured.
+    const bool newer = field.member == &StepMetrics::mismatch_p99 ||
+                       field.member == &StepMetrics::mismatch_kl ||
+                       field.member == &StepMetrics::kl_coefficient;
+    if (newer && !metrics->contains(field.name)) continue;
     report.metrics.*field.member = reader.Number(field.name);
   }
   report.metrics.generated_tokens = reader.Integer<uint64_t>("generated_tokens");

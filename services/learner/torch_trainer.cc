@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/model/torch_guard.h"
+#include "services/learner/kl_control.h"
 #include "services/learner/lr_schedule.h"
 #include "services/learner/packed_forward.h"
 
@@ -58,14 +59,42 @@ std::vector<LossSample> LossSamples(const PackedMicroBatch& micro) {
   return samples;
 }
 
-absl::StatusOr<int64_t> UpdatesFromJson(const std::string& text) {
+struct TrainerCounters {
+  int64_t updates = 0;
+  double kl_scale = 1;
+};
+
+// A state without a KL scale is one of a run whose coefficient stays.
+absl::StatusOr<TrainerCounters> CountersFromJson(const std::string& text) {
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
-  if (!json.is_object() || !json.contains("updates") || !json["updates"].is_number_integer() ||
-      json["updates"].get<int64_t>() < 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "trainer state: expected an object with an integer 'updates', found '", text, "'"));
+  TrainerCounters counters;
+  bool good = json.is_object() && json.contains("updates") && json["updates"].is_number_integer();
+  if (good) {
+    counters.updates = json["updates"].get<int64_t>();
+    if (json.contains("kl_scale")) {
+      good = json["kl_scale"].is_number();
+      if (good) counters.kl_scale = json["kl_scale"].get<double>();
+    }
   }
-  return json["updates"].get<int64_t>();
+  if (!good || counters.updates < 0 || !(counters.kl_scale >= kKlScaleMin) ||
+      !(counters.kl_scale <= kKlScaleMax)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("trainer state: expected an object with an integer 'updates' and a number "
+                     "'kl_scale', found '",
+                     text, "'"));
+  }
+  return counters;
+}
+
+// Tokens of older versions differ by what training changed, which is no mismatch.
+void AddMismatch(const PackedMicroBatch& micro, absl::Span<const float> log_probs,
+                 MismatchStats& mismatch) {
+  for (const PackedSample& sample : micro.samples) {
+    for (int32_t t = sample.fresh_begin; t < sample.loss_end; ++t) {
+      const auto i = static_cast<size_t>(t);
+      mismatch.AddToken(log_probs[i], micro.old_log_probs[i]);
+    }
+  }
 }
 
 }  // namespace
@@ -74,10 +103,11 @@ absl::StatusOr<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(
     FileSystem& files, const TorchTrainerOptions& options) {
   ASSIGN_OR_RETURN(const at::ScalarType dtype, ParseDtype(options.dtype));
   SetComputeThreads(options.threads);
-  ASSIGN_OR_RETURN(auto model, PolicyModel::Load(files, options.policy, {.dtype = dtype}));
+  const LoadOptions load{.dtype = dtype, .deterministic = options.deterministic};
+  ASSIGN_OR_RETURN(auto model, PolicyModel::Load(files, options.policy, load));
   std::unique_ptr<PolicyModel> reference;
-  if (options.loss.kl_coefficient > 0) {
-    ASSIGN_OR_RETURN(reference, PolicyModel::Load(files, options.policy, {.dtype = dtype}));
+  if (options.reference || options.loss.kl_coefficient > 0) {
+    ASSIGN_OR_RETURN(reference, PolicyModel::Load(files, options.policy, load));
   }
   model->SetRequiresGrad(true);
   return CatchTorch("trainer: making the optimizer's state",
@@ -96,59 +126,87 @@ TorchTrainer::TorchTrainer(FileSystem& files, const TorchTrainerOptions& options
       reference_(std::move(reference)),
       optimizer_(model_->parameters(), options.adamw) {}
 
-// Tokens of older versions differ by what training changed, which is no mismatch.
-void TorchTrainer::AddMismatch(const PackedMicroBatch& micro, absl::Span<const float> log_probs,
-                               MiniBatchSums& sums) {
-  for (const PackedSample& sample : micro.samples) {
-    for (int32_t t = sample.fresh_begin; t < sample.loss_end; ++t) {
-      const double difference = std::abs(double{log_probs[t]} - double{micro.old_log_probs[t]});
-      sums.mismatch += difference;
-      sums.mismatch_max = std::max(sums.mismatch_max, difference);
-      ++sums.mismatch_tokens;
-    }
-  }
+void TorchTrainer::MiniBatchSums::Add(const MiniBatchSums& other) {
+  loss.Add(other.loss);
+  mismatch.Add(other.mismatch);
+  entropy += other.entropy;
+  tokens += other.tokens;
 }
 
-absl::StatusOr<std::vector<float>> TorchTrainer::Proximal(const PackedMicroBatch& micro) {
+absl::StatusOr<std::vector<float>> TorchTrainer::LogProbs(PolicyModel& model,
+                                                          const PackedMicroBatch& micro) {
   const std::string operation =
-      absl::StrCat("proximal log-probs of a micro-batch of ", micro.tokens.size(), " tokens");
+      absl::StrCat("log-probs of a micro-batch of ", micro.tokens.size(), " tokens");
   return CatchTorch(operation, [&]() -> absl::StatusOr<std::vector<float>> {
     const at::NoGradGuard no_grad;
-    const at::Tensor log_probs = ForwardLogProbs(*model_, micro).log_prob;
+    const at::Tensor log_probs = ForwardLogProbs(model, micro).log_prob;
     const absl::Span<const float> span = FloatSpan(log_probs);
     return std::vector<float>(span.begin(), span.end());
   });
 }
 
-absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro,
+absl::StatusOr<std::vector<double>> TorchTrainer::SampleKl(const PackedMicroBatch& micro,
+                                                           KlEstimator estimator) {
+  if (reference_ == nullptr) return Trainer::SampleKl(micro, estimator);
+  ASSIGN_OR_RETURN(const std::vector<float> reference, LogProbs(*reference_, micro));
+  std::vector<double> sums;
+  for (const PackedSample& sample : micro.samples) {
+    double sum = 0;
+    for (int32_t t = sample.loss_begin; t < sample.loss_end; ++t) {
+      const auto i = static_cast<size_t>(t);
+      sum += KlEstimate(reference[i], micro.old_log_probs[i], estimator);
+    }
+    sums.push_back(sum);
+  }
+  return sums;
+}
+
+absl::StatusOr<std::vector<TorchTrainer::ProximalLogProbs>> TorchTrainer::Proximal(
+    const PolicyLossOptions& loss, const TrainRequest& request) {
+  std::vector<ProximalLogProbs> out(request.mini_batches.size());
+  if (loss.off_policy == OffPolicy::kNone) return out;
+  for (size_t i = 1; i < request.mini_batches.size(); ++i) {
+    for (const PackedMicroBatch& micro : request.mini_batches[i].micro_batches) {
+      ASSIGN_OR_RETURN(std::vector<float> log_probs, LogProbs(*model_, micro));
+      out[i].push_back(std::move(log_probs));
+    }
+  }
+  return out;
+}
+
+absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro, const PolicyLossOptions& loss,
                                       const std::vector<float>* proximal, MiniBatchSums& sums) {
   const std::string operation = absl::StrCat("training a micro-batch of ", micro.tokens.size(),
                                              " tokens, ", micro.targets.size(), " of them sampled");
   return CatchTorch(operation, [&] {
-    const TokenLogProbs policy = ForwardLogProbs(*model_, micro, options_.entropy);
+    const bool want_entropy = options_.entropy || loss.entropy_coefficient > 0;
+    const TokenLogProbs policy = ForwardLogProbs(*model_, micro, want_entropy);
     const absl::Span<const float> log_probs = FloatSpan(policy.log_prob);
     at::Tensor reference;
-    if (reference_ != nullptr) {
+    if (loss.kl_coefficient > 0 && !loss.kl_in_reward) {
+      CRESCENDO_CHECK(reference_ != nullptr);
       const at::NoGradGuard no_grad;
       reference = ForwardLogProbs(*reference_, micro).log_prob;
     }
     const std::vector<LossSample> samples = LossSamples(micro);
     PolicyLossInput input;
     input.log_probs = log_probs;
-    input.old_log_probs = proximal != nullptr ? *proximal : micro.old_log_probs;
+    input.old_log_probs = micro.old_log_probs;
+    if (loss.off_policy != OffPolicy::kNone) {
+      input.old_log_probs = proximal == nullptr ? log_probs : absl::MakeConstSpan(*proximal);
+    }
     input.behavior_log_probs = micro.old_log_probs;
     if (reference.defined()) input.reference_log_probs = FloatSpan(reference);
+    if (want_entropy) input.entropies = FloatSpan(policy.entropy);
     input.samples = samples;
-    const PolicyLossResult result = PolicyLoss(input, options_.loss);
-    BackwardLogProbs(policy.log_prob, result.gradient);
+    const PolicyLossResult result = PolicyLoss(input, loss);
+    BackwardLogProbs(policy, result.gradient, result.entropy_gradient);
     optimizer_.FoldGradients();
 
     sums.loss.Add(result.stats);
     sums.tokens += static_cast<int64_t>(log_probs.size());
-    AddMismatch(micro, log_probs, sums);
-    if (policy.entropy.defined()) {
-      for (const float entropy : FloatSpan(policy.entropy)) sums.entropy += entropy;
-    }
+    AddMismatch(micro, log_probs, sums.mismatch);
+    for (const float entropy : input.entropies) sums.entropy += entropy;
   });
 }
 
@@ -158,69 +216,75 @@ void TorchTrainer::AddGradientsOfZero() {
   }
 }
 
+absl::Status TorchTrainer::AddProbe(const MiniBatch& mini, MismatchStats& mismatch) {
+  for (const PackedMicroBatch& micro : mini.probe) {
+    ASSIGN_OR_RETURN(const std::vector<float> log_probs, LogProbs(*model_, micro));
+    AddMismatch(micro, log_probs, mismatch);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> TorchTrainer::Update(const MiniBatch& mini, const MiniBatchSums& sums,
+                                          StepResult& result) {
+  return CatchTorch("optimizer step", [&]() -> absl::StatusOr<bool> {
+    if (mini.micro_batches.empty()) AddGradientsOfZero();
+    const double norm = optimizer_.GradNorm();
+    if (!std::isfinite(sums.loss.loss) || !std::isfinite(norm)) {
+      result.skipped = true;
+      return false;
+    }
+    result.grad_norm = std::max(result.grad_norm, norm);
+    optimizer_.Step(result.learning_rate, GradClipScale(norm, options_.grad_clip));
+    return true;  // by Adam's momentum also when this mini-batch had no gradient
+  });
+}
+
 absl::StatusOr<StepResult> TorchTrainer::Train(const TrainRequest& request,
                                                const std::function<bool()>& stop) {
-  LrSchedule schedule;
+  LrSchedule schedule = options_.schedule;
   schedule.peak = request.learning_rate;
-  schedule.warmup_steps = options_.warmup_steps;
+  PolicyLossOptions loss = request.loss.value_or(options_.loss);
+  loss.kl_coefficient *= kl_scale_;
   StepResult result;
   result.learning_rate = LearningRateAt(schedule, request.step.value());
+  result.kl_coefficient = loss.kl_coefficient;
+  ASSIGN_OR_RETURN(const std::vector<ProximalLogProbs> proximal, Proximal(loss, request));
   MiniBatchSums total;
-  MiniBatchSums unchanged;  // of the mini-batches before the first update
+  MismatchStats mismatch;  // of the mini-batches before the first update
   bool updated = false;
-  std::vector<std::vector<float>> proximal;  // of every micro-batch, in order; empty: not wanted
-  if (options_.loss.importance_cap > 0) {
-    for (const MiniBatch& mini : request.mini_batches) {
-      for (const PackedMicroBatch& micro : mini.micro_batches) {
-        ASSIGN_OR_RETURN(std::vector<float> log_probs, Proximal(micro));
-        proximal.push_back(std::move(log_probs));
-      }
-    }
-  }
-  size_t index = 0;
-  for (const MiniBatch& mini : request.mini_batches) {
+  for (size_t i = 0; i < request.mini_batches.size(); ++i) {
+    const MiniBatch& mini = request.mini_batches[i];
     MiniBatchSums sums;
     optimizer_.ZeroGrad();
-    for (const PackedMicroBatch& micro : mini.micro_batches) {
+    if (!updated) RETURN_IF_ERROR(AddProbe(mini, mismatch));
+    for (size_t m = 0; m < mini.micro_batches.size(); ++m) {
       if (!updated && stop && stop()) {
         optimizer_.ZeroGrad();
         return absl::CancelledError(
             absl::StrCat("step ", request.step.value(), " was stopped before its first update"));
       }
-      RETURN_IF_ERROR(Accumulate(micro, proximal.empty() ? nullptr : &proximal[index], sums));
-      ++index;
+      const std::vector<float>* old = proximal[i].empty() ? nullptr : &proximal[i][m];
+      RETURN_IF_ERROR(Accumulate(mini.micro_batches[m], loss, old, sums));
     }
-    if (!updated) {
-      unchanged.mismatch_tokens += sums.mismatch_tokens;
-      unchanged.mismatch += sums.mismatch;
-      unchanged.mismatch_max = std::max(unchanged.mismatch_max, sums.mismatch_max);
-    }
-    total.loss.Add(sums.loss);
-    total.entropy += sums.entropy;
-    total.tokens += sums.tokens;
-    const absl::Status applied = CatchTorch("optimizer step", [&] {
-      if (mini.micro_batches.empty()) AddGradientsOfZero();
-      const double norm = optimizer_.GradNorm();
-      if (!std::isfinite(sums.loss.loss) || !std::isfinite(norm)) {
-        result.skipped = true;
-        return;
-      }
-      result.grad_norm = std::max(result.grad_norm, norm);
-      optimizer_.Step(result.learning_rate, GradClipScale(norm, options_.grad_clip));
-      updated = true;  // by Adam's momentum also when this mini-batch had no gradient
-    });
-    RETURN_IF_ERROR(applied);
+    if (!updated) mismatch.Add(sums.mismatch);
+    total.Add(sums);
+    ASSIGN_OR_RETURN(const bool changed, Update(mini, sums, result));
+    updated = updated || changed;
   }
   optimizer_.ZeroGrad();
   const double updates = static_cast<double>(std::max<size_t>(1, request.mini_batches.size()));
-  const double tokens = static_cast<double>(std::max<int64_t>(1, total.tokens));
   result.loss = total.loss.loss / updates;
-  result.kl = total.loss.kl_mean();
-  result.entropy = total.entropy / tokens;
+  result.kl = loss.kl_in_reward ? request.reward_kl : total.loss.kl_mean();
+  result.entropy = total.entropy / static_cast<double>(std::max<int64_t>(1, total.tokens));
   result.clip_ratio = total.loss.clip_ratio();
-  result.mismatch_max = unchanged.mismatch_max;
-  result.mismatch_mean =
-      unchanged.mismatch / static_cast<double>(std::max<int64_t>(1, unchanged.mismatch_tokens));
+  result.mismatch_max = mismatch.largest();
+  result.mismatch_mean = mismatch.mean();
+  result.mismatch_p99 = mismatch.p99();
+  result.mismatch_kl = mismatch.kl();
+  const bool measured = loss.kl_in_reward || total.loss.tokens > 0;
+  if (loss.kl_coefficient > 0 && measured && !result.skipped) {
+    kl_scale_ = NextKlScale(kl_scale_, result.kl, loss.kl_target, loss.kl_horizon);
+  }
   return result;
 }
 
@@ -240,14 +304,15 @@ absl::StatusOr<TrainerState> TorchTrainer::ExportState() {
            std::string(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes())});
     }
     state.optimizer = CopyOf(optimizer_.State());
-    state.extra_json = nlohmann::json{{"updates", optimizer_.steps()}}.dump();
+    state.extra_json =
+        nlohmann::json{{"updates", optimizer_.steps()}, {"kl_scale", kl_scale_}}.dump();
     return state;
   });
 }
 
 absl::Status TorchTrainer::ImportState(const TrainerState& state) {
   return CatchTorch("importing the trainer's state", [&]() -> absl::Status {
-    ASSIGN_OR_RETURN(const int64_t updates, UpdatesFromJson(state.extra_json));
+    ASSIGN_OR_RETURN(const TrainerCounters counters, CountersFromJson(state.extra_json));
     const std::vector<TensorBytes> moments = ViewOf(state.optimizer);
     RETURN_IF_ERROR(optimizer_.CheckState(moments));
     for (const TensorData& tensor : state.weights) {
@@ -258,7 +323,8 @@ absl::Status TorchTrainer::ImportState(const TrainerState& state) {
     }
     RETURN_IF_ERROR(Annotate(model_->LoadState(ViewOf(state.weights)), "trainer state"));
     RETURN_IF_ERROR(optimizer_.LoadState(moments));
-    optimizer_.set_steps(updates);
+    optimizer_.set_steps(counters.updates);
+    kl_scale_ = counters.kl_scale;
     // LoadState took every name and length; the masters keep what a bf16 model rounds.
     for (const NamedTensor& master : optimizer_.Masters()) {
       const auto it = std::find_if(state.weights.begin(), state.weights.end(),

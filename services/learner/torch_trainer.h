@@ -6,10 +6,14 @@
 // 1. An update's gradient does not depend on the number of micro-batches but by rounding; for the
 //    same micro-batches and one thread a step is bit for bit repeatable.
 // 2. An update whose loss or gradient is not finite is not applied: weights and moments stay.
-// 3. The reference model is there only when the loss wants it.
+// 3. The reference model is there only when a loss wants it.
 //
 // Mismatch is measured on what the step computes anyway: the mini-batches before its first update,
-// whose forward passes see the weights of the step's begin, and on tokens drawn with just those.
+// whose forward passes see the weights of the step's begin, and on tokens drawn with just those. A
+// step without any such pass makes one over MiniBatch::probe.
+//
+// Where sampling is corrected by importance weights, the proximal policy is that of the step's
+// begin: for mini-batches before the first update it is what their own forward pass says.
 //
 // Thread rule: as Trainer. It computes on the compute threads (SetComputeThreads).
 #ifndef CRESCENDO_SERVICES_LEARNER_TORCH_TRAINER_H_
@@ -26,6 +30,7 @@
 #include "absl/types/span.h"
 #include "common/model/policy_model.h"
 #include "common/os/env.h"
+#include "services/learner/mismatch.h"
 #include "services/learner/optimizer.h"
 #include "services/learner/trainer.h"
 #include "services/learner/trainer_factory.h"
@@ -46,6 +51,9 @@ class TorchTrainer : public Trainer {
   // Tokenizer files are copied from the base's folder, where it has any.
   absl::Status SavePolicy(const std::string& folder) override;
   int vocabulary_size() const override;
+  absl::StatusOr<std::vector<double>> SampleKl(const PackedMicroBatch& micro,
+                                               KlEstimator estimator) override;
+  double kl_scale() const override { return kl_scale_; }
 
   PolicyModel& model() { return *model_; }
 
@@ -53,29 +61,36 @@ class TorchTrainer : public Trainer {
   // What one mini-batch adds to the step's result.
   struct MiniBatchSums {
     PolicyLossStats loss;
+    MismatchStats mismatch;
     double entropy = 0;
-    double mismatch = 0;
-    double mismatch_max = 0;
-    int64_t mismatch_tokens = 0;
     int64_t tokens = 0;
+
+    void Add(const MiniBatchSums& other);
   };
+  // Log-probs of the proximal policy of each micro-batch of a mini-batch, in order.
+  using ProximalLogProbs = std::vector<std::vector<float>>;
   TorchTrainer(FileSystem& files, const TorchTrainerOptions& options,
                std::unique_ptr<PolicyModel> model, std::unique_ptr<PolicyModel> reference);
-  static void AddMismatch(const PackedMicroBatch& micro, absl::Span<const float> log_probs,
-                          MiniBatchSums& sums);
-  // The targets' log-probs under the current weights: the ratio's denominator where sampling is
-  // corrected by importance weights.
-  absl::StatusOr<std::vector<float>> Proximal(const PackedMicroBatch& micro);
-  // Forward, loss, backward. `proximal` null: the ratio is taken to what the rollout sampled.
-  absl::Status Accumulate(const PackedMicroBatch& micro, const std::vector<float>* proximal,
-                          MiniBatchSums& sums);
+  // The targets' log-probs under the weights of `model` as they are.
+  static absl::StatusOr<std::vector<float>> LogProbs(PolicyModel& model,
+                                                     const PackedMicroBatch& micro);
+  // Those of the proximal policy, of every mini-batch but the first, where `loss` wants them.
+  absl::StatusOr<std::vector<ProximalLogProbs>> Proximal(const PolicyLossOptions& loss,
+                                                         const TrainRequest& request);
+  // Forward, loss, backward. `proximal` null: the policy's own log-probs are the proximal ones.
+  absl::Status Accumulate(const PackedMicroBatch& micro, const PolicyLossOptions& loss,
+                          const std::vector<float>* proximal, MiniBatchSums& sums);
+  // Clips, steps, or skips what is not finite; true when the weights changed.
+  absl::StatusOr<bool> Update(const MiniBatch& mini, const MiniBatchSums& sums, StepResult& result);
   void AddGradientsOfZero();
+  absl::Status AddProbe(const MiniBatch& mini, MismatchStats& mismatch);
 
   FileSystem& files_;
   TorchTrainerOptions options_;
   std::unique_ptr<PolicyModel> model_;
   std::unique_ptr<PolicyModel> reference_;  // null without KL
   AdamW optimizer_;
+  double kl_scale_ = 1;
 };
 
 // Copies tokenizer.json and the like, those that `from` has.

@@ -11,14 +11,21 @@
 #include "services/learner/advantage.h"
 #include "services/learner/batch_packer.h"
 #include "services/learner/experience.h"
+#include "services/learner/policy_loss.h"
 #include "services/learner/trainer.h"
 
 namespace crescendo {
 
-struct TrainStepOptions {
+// [objective] as the steps of one stage have it.
+struct StageObjective {
   RewardOptions reward;
   PackOptions pack;
-  double learning_rate = 0;  // where the plan says none
+  PolicyLossOptions loss;
+};
+
+struct TrainStepOptions {
+  std::vector<StageObjective> stages;  // by StepPlan::stage; the last one holds for all after it
+  double learning_rate = 0;            // where the plan says none
 };
 
 // Blocks while it trains. Everything of the report but the times. Errors are PackBatch's and

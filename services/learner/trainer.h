@@ -8,6 +8,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,28 +17,36 @@
 #include "absl/status/statusor.h"
 #include "common/base/ids.h"
 #include "services/learner/batch_packer.h"
+#include "services/learner/policy_loss.h"
 #include "services/learner/tensor_data.h"
 
 namespace crescendo {
 
 // What only the trainer can know of a step. Means are over the loss tokens of all mini-batches.
 struct StepResult {
-  double loss = 0;           // mean over the mini-batches
-  double kl = 0;             // of the estimate to the reference; 0 when there is none
-  double entropy = 0;        // 0 when it is not computed
-  double grad_norm = 0;      // before clipping, largest of the step
-  double clip_ratio = 0;     // share of tokens whose gradient the clip cut off
-  double learning_rate = 0;  // as used (warm-up included)
-  // |log-prob(learner) - log-prob(rollout)| under the same weights, those of the step's begin: over
-  // the tokens drawn with them (from PackedSample::fresh_begin on, those of weight 0 too).
-  double mismatch_max = 0;
-  double mismatch_mean = 0;
+  double loss = 0;            // mean over the mini-batches
+  double kl = 0;              // of the estimate to the reference; 0 when there is none
+  double kl_coefficient = 0;  // as used
+  double entropy = 0;         // 0 when it is not computed
+  double grad_norm = 0;       // before clipping, largest of the step
+  double clip_ratio = 0;      // share of tokens whose gradient the clip cut off
+  double learning_rate = 0;   // as used (warm-up included)
+  // d = log-prob(learner) - log-prob(rollout) under the same weights, those of the step's begin:
+  // over the tokens drawn with them (from PackedSample::fresh_begin on, those of weight 0 too). NaN
+  // when there are none.
+  double mismatch_max = std::numeric_limits<double>::quiet_NaN();   // of |d|
+  double mismatch_mean = std::numeric_limits<double>::quiet_NaN();  // of |d|
+  double mismatch_p99 = std::numeric_limits<double>::quiet_NaN();   // of |d|
+  double mismatch_kl = std::numeric_limits<double>::quiet_NaN();    // mean of exp(d) - 1 - d (k3)
   bool skipped = false;  // loss or gradients were not finite: weights and optimizer are unchanged
 };
 
 struct TrainRequest {
   StepId step;
-  double learning_rate = 0;  // of the plan; the trainer applies warm-up to it
+  double learning_rate = 0;  // of the plan; the trainer applies its schedule to it
+  // Of the plan's stage; absent: what the trainer was made with.
+  std::optional<PolicyLossOptions> loss;
+  double reward_kl = 0;  // mean KL a token that was taken off the rewards (loss->kl_in_reward)
   // One optimizer update each, in order. One without micro-batches is an update whose gradient is 0
   // (no sample of it had an advantage).
   std::vector<MiniBatch> mini_batches;
@@ -52,6 +62,15 @@ class Trainer {
   // restarts from its checkpoint.
   virtual absl::StatusOr<StepResult> Train(const TrainRequest& request,
                                            const std::function<bool()>& stop) = 0;
+
+  // KL to the reference of each sample of `micro`, in its order: the sum over its tokens of the
+  // estimate at what the rollout sampled. FAILED_PRECONDITION: there is no reference.
+  virtual absl::StatusOr<std::vector<double>> SampleKl(const PackedMicroBatch& /*micro*/,
+                                                       KlEstimator /*estimator*/) {
+    return absl::FailedPreconditionError("trainer: there is no reference policy");
+  }
+  // What the objective's KL coefficient is multiplied with (kl_control.h).
+  virtual double kl_scale() const { return 1; }
 
   // The policy's weights as workers load them (Hugging Face names, the rollout's dtype), in the
   // model's order.

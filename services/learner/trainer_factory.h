@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/os/env.h"
 #include "services/learner/adamw_kernel.h"
+#include "services/learner/lr_schedule.h"
 #include "services/learner/policy_loss.h"
 #include "services/learner/trainer.h"
 
@@ -17,13 +18,18 @@ namespace crescendo {
 struct TorchTrainerOptions {
   std::string
       policy;  // Hugging Face folder or .gguf: the base, and the reference when there is one
-  // "float32" or "bfloat16": computes and exports in it; bfloat16 keeps fp32 masters.
+  // "float32" or "bfloat16": computes in it; bfloat16 keeps fp32 masters.
   std::string dtype = "float32";
-  PolicyLossOptions loss;
+  std::string export_dtype;    // of ExportWeights and SavePolicy; empty: dtype
+  bool deterministic = false;  // forward passes with the rollout's bits (PolicyModel)
+  PolicyLossOptions loss;      // of requests that bring none
+  // Loads the base a second time, to be the reference, also when `loss` asks for no KL.
+  bool reference = false;
+  int recompute_layers = 0;  // PolicyModel::set_recompute_layers
   AdamWOptions adamw;
-  double grad_clip = 1.0;    // global norm; 0: off
-  int64_t warmup_steps = 0;  // linear, over the steps of the run
-  bool entropy = true;       // computes StepResult::entropy
+  double grad_clip = 1.0;  // global norm; 0: off
+  LrSchedule schedule;     // over the steps of the run; its peak is the request's
+  bool entropy = true;     // computes StepResult::entropy
   int threads = 1;
 };
 

@@ -176,10 +176,10 @@ class Run {
     optimizer_.ZeroGrad();
     double loss = 0;
     for (const PackedMicroBatch& micro : micros) {
-      const at::Tensor log_probs = ForwardLogProbs(*model_, micro).log_prob;
-      for (const float log_prob : FloatSpan(log_probs)) loss -= log_prob;
+      const TokenLogProbs outputs = ForwardLogProbs(*model_, micro);
+      for (const float log_prob : FloatSpan(outputs.log_prob)) loss -= log_prob;
       BackwardLogProbs(
-          log_probs, std::vector<float>(micro.targets.size(), -1.0f / static_cast<float>(targets)));
+          outputs, std::vector<float>(micro.targets.size(), -1.0f / static_cast<float>(targets)));
       optimizer_.FoldGradients();
     }
     report.loss = loss / static_cast<double>(targets);

@@ -95,7 +95,7 @@ TEST_CASE("Truncated samples are scored, or masked where that is asked for") {
   options.kind = AdvantageKind::kDrGrpo;
   CHECK(ComputeAdvantages(options, group).advantages ==
         std::vector<double>{0.75, -0.25, -0.25, -0.25});
-  options.mask_truncated = true;
+  options.overlong = Overlong::kMask;
   const GroupAdvantages masked = ComputeAdvantages(options, group);
   CHECK(masked.advantages == std::vector<double>{0.5, -0.5, 0, 0});
   CHECK(masked.masked == std::vector<bool>{false, false, true, true});

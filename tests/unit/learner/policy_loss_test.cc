@@ -79,9 +79,12 @@ double Reference(const Fixture& f, const std::vector<double>& x, const std::vect
         const double held = std::exp(fixed[t] - f.old_log_probs[t]);
         objective = (held < low ? low : held > high ? high : held) * s.advantage * x[t];
       }
-      if (o.importance_cap > 0 && with_behavior) {
+      if (with_behavior) {
         const double difference = f.old_log_probs[t] - f.behavior[t];
-        objective *= std::min(o.importance_cap, std::exp(difference));
+        const double u = std::exp(difference);
+        const bool above = o.importance_cap > 0 && u > o.importance_cap;
+        if (o.off_policy == OffPolicy::kTruncated) objective *= std::min(o.importance_cap, u);
+        if (o.off_policy == OffPolicy::kDecoupled) objective *= above ? 0 : u;
       }
       double kl = 0;
       if (with_reference) {
@@ -137,12 +140,13 @@ TEST_CASE("The clipped surrogate equals the papers' formula, value and slope") {
   CheckAgainstReference(options, false, false);
 }
 
-TEST_CASE("The KL estimates and truncated importance weights equal their formulas") {
+TEST_CASE("The KL estimates and importance weights equal their formulas") {
   PolicyLossOptions options;
   options.kl_coefficient = 0.3;
   options.kl_estimator = GENERATE(KlEstimator::kK1, KlEstimator::kK2, KlEstimator::kK3);
   options.ratio = GENERATE(RatioKind::kToken, RatioKind::kSequence);
-  options.importance_cap = GENERATE(0.0, 1.2);
+  options.off_policy = GENERATE(OffPolicy::kNone, OffPolicy::kTruncated, OffPolicy::kDecoupled);
+  options.importance_cap = options.off_policy == OffPolicy::kDecoupled ? GENERATE(0.0, 1.2) : 1.2;
   CheckAgainstReference(options, true, true);
 }
 

@@ -159,20 +159,19 @@ TEST_CASE("A step does not depend on how its samples are packed") {
 }
 
 // The loss of one micro-batch as a number.
-double LossOf(PolicyModel& model, const PackedMicroBatch& micro) {
+double LossOf(PolicyModel& model, const PackedMicroBatch& micro, const PolicyLossOptions& options) {
   const at::NoGradGuard no_grad;
-  const at::Tensor log_probs = ForwardLogProbs(model, micro).log_prob;
+  const TokenLogProbs outputs = ForwardLogProbs(model, micro, true);
   std::vector<LossSample> samples;
   for (const PackedSample& s : micro.samples) {
     samples.push_back({static_cast<size_t>(s.loss_begin), static_cast<size_t>(s.loss_end),
                        s.advantage, s.token_weight});
   }
   PolicyLossInput input;
-  input.log_probs = FloatSpan(log_probs);
+  input.log_probs = FloatSpan(outputs.log_prob);
+  input.entropies = FloatSpan(outputs.entropy);
   input.old_log_probs = micro.old_log_probs;
   input.samples = samples;
-  PolicyLossOptions options;
-  options.clip_low = options.clip_high = 1e9;  // smooth
   return PolicyLoss(input, options).stats.loss;
 }
 
@@ -185,7 +184,7 @@ TEST_CASE("Gradients of the loss by weights pass finite differences along random
   policy.SetRequiresGrad(true);
   const TrainRequest request = MakeRequest(MakeGroups(2, 3), 4096);
   const PackedMicroBatch& micro = request.mini_batches[0].micro_batches[0];
-  const TokenLogProbs forward = ForwardLogProbs(policy, micro);
+  const TokenLogProbs forward = ForwardLogProbs(policy, micro, true);
   std::vector<LossSample> samples;
   for (const PackedSample& s : micro.samples) {
     samples.push_back({static_cast<size_t>(s.loss_begin), static_cast<size_t>(s.loss_end),
@@ -193,11 +192,14 @@ TEST_CASE("Gradients of the loss by weights pass finite differences along random
   }
   PolicyLossInput input;
   input.log_probs = FloatSpan(forward.log_prob);
+  input.entropies = FloatSpan(forward.entropy);
   input.old_log_probs = micro.old_log_probs;
   input.samples = samples;
   PolicyLossOptions options;
-  options.clip_low = options.clip_high = 1e9;
-  BackwardLogProbs(forward.log_prob, PolicyLoss(input, options).gradient);
+  options.clip_low = options.clip_high = 1e9;  // smooth
+  options.entropy_coefficient = GENERATE(0.0, 0.7);
+  const PolicyLossResult result = PolicyLoss(input, options);
+  BackwardLogProbs(forward, result.gradient, result.entropy_gradient);
   CounterRng rng(3);
   for (const NamedTensor& parameter : policy.parameters()) {
     INFO(parameter.name);
@@ -211,9 +213,9 @@ TEST_CASE("Gradients of the loss by weights pass finite differences along random
     const at::Tensor kept = parameter.tensor.detach().clone();
     const at::Tensor weight = parameter.tensor.detach();
     weight.add_(direction, h);
-    const double above = LossOf(policy, micro);
+    const double above = LossOf(policy, micro, options);
     weight.copy_(kept).sub_(direction, h);
-    const double below = LossOf(policy, micro);
+    const double below = LossOf(policy, micro, options);
     weight.copy_(kept);
     const double slope = (parameter.tensor.grad() * direction).sum().item<double>();
     CHECK((above - below) / (2 * h) == Approx(slope).epsilon(0.02).margin(3e-4));
@@ -299,7 +301,7 @@ TEST_CASE("Warm-up scales the plan's rate, and an empty mini-batch is an update 
   TempDir dir;
   SaveTinyPolicy(dir);
   TorchTrainerOptions options;
-  options.warmup_steps = 4;
+  options.schedule.warmup_steps = 4;
   options.adamw.weight_decay = 0;
   auto trainer = MakeTestTrainer(dir, options);
   TrainRequest request;
@@ -339,6 +341,7 @@ TEST_CASE(
   TorchTrainerOptions options;
   options.loss.clip_low = options.loss.clip_high = 1e9;
   const StepResult plain = MustTrain(*MakeTestTrainer(dir, options), request);
+  options.loss.off_policy = OffPolicy::kTruncated;
   options.loss.importance_cap = 1e8;
   const StepResult weighted = MustTrain(*MakeTestTrainer(dir, options), request);
   CHECK(weighted.loss == Approx(plain.loss).epsilon(1e-5));
@@ -349,6 +352,93 @@ TEST_CASE(
   CHECK(MustTrain(*MakeTestTrainer(dir, options), request).clip_ratio == 0);
   options.loss.importance_cap = 0.1;
   CHECK(MustTrain(*MakeTestTrainer(dir, options), request).grad_norm < 0.5 * plain.grad_norm);
+}
+
+TEST_CASE("The first mini-batch's proximal policy is its own; the next one's, that of the begin") {
+  TempDir dir;
+  SaveTinyPolicy(dir);
+  TorchTrainerOptions options;
+  options.loss.off_policy = OffPolicy::kDecoupled;
+  options.loss.clip_low = options.loss.clip_high = 1e-7;
+  auto trainer = MakeTestTrainer(dir, options);
+  TrainRequest request = MakeRequest(MakeGroups(12, 4), 4096, 2);
+  // Every ratio of the first is 1; after an update hardly one of the second is.
+  const StepResult result = MustTrain(*trainer, request);
+  CHECK(result.clip_ratio > 0.1);
+  CHECK(result.clip_ratio < 0.6);
+  request.mini_batches.pop_back();
+  CHECK(MustTrain(*trainer, request).clip_ratio == 0);
+}
+
+TEST_CASE("An adaptive KL coefficient follows the measured KL and goes on from a checkpoint") {
+  TempDir dir;
+  SaveTinyPolicy(dir);
+  TorchTrainerOptions options;
+  options.loss.kl_coefficient = 0.5;
+  options.loss.kl_target = 1e-9;
+  options.loss.kl_horizon = 2;
+  auto trainer = MakeTestTrainer(dir, options);
+  const TrainRequest request = MakeRequest(MakeGroups(8, 4), 4096);
+  const StepResult first = MustTrain(*trainer, request);  // KL 0, as far as rounding goes
+  CHECK(first.kl_coefficient == 0.5);
+  const double scale = trainer->kl_scale();
+  const StepResult second = MustTrain(*trainer, request);
+  CHECK(second.kl_coefficient == 0.5 * scale);
+  CHECK(trainer->kl_scale() == Approx(scale * 1.1));
+  const auto state = trainer->ExportState();
+  REQUIRE(state.ok());
+  auto resumed = MakeTestTrainer(dir, options);
+  REQUIRE(resumed->ImportState(*state).ok());
+  CHECK(resumed->kl_scale() == trainer->kl_scale());
+  TrainerState old = *state;
+  old.extra_json = R"({"updates":2})";
+  REQUIRE(resumed->ImportState(old).ok());
+  CHECK(resumed->kl_scale() == 1);
+  old.extra_json = R"({"updates":2,"kl_scale":-1})";
+  CHECK(resumed->ImportState(old).code() == absl::StatusCode::kInvalidArgument);
+}
+
+TEST_CASE("The KL of a sample for its reward is the sum of the estimates at what was sampled") {
+  TempDir dir;
+  SaveTinyPolicy(dir);
+  TorchTrainerOptions options;
+  options.reference = true;
+  auto trainer = MakeTestTrainer(dir, options);
+  const PackedMicroBatch micro =
+      MakeRequest(MakeGroups(3, 2), 4096).mini_batches[0].micro_batches[0];
+  const auto kl = trainer->SampleKl(micro, KlEstimator::kK1);
+  REQUIRE(kl.ok());
+  const at::NoGradGuard no_grad;
+  const at::Tensor reference = ForwardLogProbs(trainer->model(), micro).log_prob;
+  REQUIRE(kl->size() == micro.samples.size());
+  for (size_t i = 0; i < kl->size(); ++i) {
+    double sum = 0;
+    for (int32_t t = micro.samples[i].loss_begin; t < micro.samples[i].loss_end; ++t) {
+      sum += double{micro.old_log_probs[t]} - double{FloatSpan(reference)[t]};
+    }
+    CHECK((*kl)[i] == Approx(sum));
+  }
+  CHECK(MakeTestTrainer(dir)->SampleKl(micro, KlEstimator::kK1).status().code() ==
+        absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_CASE("A step without anything to train measures its mismatch on a probe, or tells none") {
+  TempDir dir;
+  SaveTinyPolicy(dir);
+  auto trainer = MakeTestTrainer(dir);
+  std::vector<GroupExperience> groups = MakeGroups(4, 3);
+  for (GroupExperience& group : groups) {
+    for (SampleExperience& sample : group.samples) sample.reward = 1;
+  }
+  const StepResult result = MustTrain(*trainer, MakeRequest(groups, 4096));
+  CHECK(result.grad_norm == 0);
+  CHECK(result.mismatch_max > 0.1);  // the fixture's log-probs are not the policy's
+  CHECK(result.mismatch_mean > 0);
+  CHECK(result.mismatch_p99 > result.mismatch_mean);
+  CHECK(result.mismatch_kl > 0);
+  TrainRequest nothing;
+  nothing.mini_batches.resize(1);
+  CHECK(std::isnan(MustTrain(*trainer, nothing).mismatch_max));
 }
 
 TEST_CASE("bfloat16 trains on fp32 masters and exports bfloat16 weights") {
