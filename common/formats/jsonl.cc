@@ -110,27 +110,46 @@ absl::StatusOr<DatasetRow> ParseDatasetRow(absl::string_view line, absl::string_
     }
     row.level = level->get<double>();
   }
+  const auto variant_of = json.find("variant_of");
+  if (variant_of != json.end() && !variant_of->is_null()) {
+    if (!variant_of->is_string() && !variant_of->is_number_integer()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(place, ": field 'variant_of': expected the id of another row, found ",
+                       variant_of->type_name()));
+    }
+    row.variant_of = variant_of->is_string() ? variant_of->get<std::string>() : variant_of->dump();
+  }
   return row;
 }
 
-absl::StatusOr<std::vector<DatasetRow>> ReadDataset(FileSystem& files, const std::string& path) {
+absl::Status ForEachLine(FileSystem& files, const std::string& path,
+                         absl::FunctionRef<absl::Status(size_t, absl::string_view)> take) {
   ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> map, files.MemoryMap(path));
   absl::string_view rest(map->bytes().data(), map->bytes().size());
-  std::vector<DatasetRow> rows;
-  absl::flat_hash_map<std::string, size_t> line_of_id;
-  for (size_t line_number = 1; !rest.empty(); ++line_number) {
+  for (size_t number = 1; !rest.empty(); ++number) {
     const absl::string_view line = rest.substr(0, rest.find('\n'));
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));
-    const std::string place = absl::StrCat(path, ":", line_number);
     if (line.size() > kLineBytesMax) {
-      return absl::InvalidArgumentError(absl::StrCat(place, ": expected a line of at most ",
-                                                     kLineBytesMax, " bytes, found ", line.size()));
+      return absl::InvalidArgumentError(absl::StrCat(path, ":", number,
+                                                     ": expected a line of at most ", kLineBytesMax,
+                                                     " bytes, found ", line.size()));
     }
     if (absl::StripAsciiWhitespace(line).empty()) continue;
-    ASSIGN_OR_RETURN(DatasetRow row, ParseDatasetRow(line, place));
-    const auto [known, is_new] = line_of_id.emplace(row.id, line_number);
+    RETURN_IF_ERROR(take(number, line));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<DatasetRow>> ReadDataset(FileSystem& files, const std::string& path) {
+  std::vector<DatasetRow> rows;
+  absl::flat_hash_map<std::string, size_t> line_of_id;
+  RETURN_IF_ERROR(ForEachLine(files, path, [&](size_t number, absl::string_view line) {
+    const std::string place = absl::StrCat(path, ":", number);
+    absl::StatusOr<DatasetRow> row = ParseDatasetRow(line, place);
+    if (!row.ok()) return row.status();
+    const auto [known, is_new] = line_of_id.emplace(row->id, number);
     if (!is_new) {
-      return absl::InvalidArgumentError(absl::StrCat(place, ": id '", absl::CHexEscape(row.id),
+      return absl::InvalidArgumentError(absl::StrCat(place, ": id '", absl::CHexEscape(row->id),
                                                      "' is the id of line ", known->second,
                                                      " too"));
     }
@@ -138,8 +157,9 @@ absl::StatusOr<std::vector<DatasetRow>> ReadDataset(FileSystem& files, const std
       return absl::InvalidArgumentError(
           absl::StrCat(path, ": expected at most ", kRowsMax, " rows"));
     }
-    rows.push_back(std::move(row));
-  }
+    rows.push_back(*std::move(row));
+    return absl::OkStatus();
+  }));
   if (rows.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": holds no rows"));
   return rows;
 }

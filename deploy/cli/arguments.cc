@@ -23,6 +23,8 @@ bool SetFlag(const std::string& name, CliArguments& out) {
     out.plain = true;
   else if (name == "--dry-run")
     out.dry_run = true;
+  else if (name == "--force")
+    out.force = true;
   else if (name == "--insecure")
     out.insecure = true;
   else if (name == "--help" || name == "-h")
@@ -36,7 +38,16 @@ bool SetFlag(const std::string& name, CliArguments& out) {
 
 bool TakesValue(const std::string& name) {
   return name == "--out" || name == "--seed" || name == "--steps" || name == "--workers" ||
-         name == "--seeds" || name == "--coordinator";
+         name == "--seeds" || name == "--coordinator" || name == "--write" || name == "--model" ||
+         name == "--threshold";
+}
+
+std::vector<std::string>* ListOf(const std::string& name, CliArguments& out) {
+  if (name == "--eval") return &out.eval_sets;
+  if (name == "--unrelated") return &out.unrelated;
+  if (name == "--set") return &out.sets;
+  if (name == "--name") return &out.names;
+  return nullptr;
 }
 
 absl::Status SetValue(const std::string& name, const std::string& value, CliArguments& out) {
@@ -45,6 +56,15 @@ absl::Status SetValue(const std::string& name, const std::string& value, CliArgu
     out.out = value;
   } else if (name == "--coordinator") {
     out.coordinator = value;
+  } else if (name == "--write") {
+    out.write = value;
+  } else if (name == "--model") {
+    out.model = value;
+  } else if (name == "--threshold") {
+    const bool number = absl::SimpleAtod(value, &out.threshold);
+    if (!number || !(out.threshold > 0 && out.threshold <= 1)) {
+      return Bad(name, value, "a number above 0, up to 1");
+    }
   } else if (name == "--seed") {
     uint64_t seed = 0;
     if (!absl::SimpleAtoi(value, &seed)) return Bad(name, value, "a whole number");
@@ -74,7 +94,8 @@ absl::Status SetValue(const std::string& name, const std::string& value, CliArgu
 absl::Status Unknown(const std::string& option) {
   const std::string nearest =
       Nearest(option, {"--out", "--seed", "--seeds", "--steps", "--workers", "--plain", "--dry-run",
-                       "--coordinator", "--insecure", "--help", "--version"});
+                       "--coordinator", "--eval", "--unrelated", "--set", "--write", "--model",
+                       "--threshold", "--name", "--force", "--insecure", "--help", "--version"});
   return absl::InvalidArgumentError(
       absl::StrCat("unknown option '", option, "'; ",
                    nearest.empty() ? "see --help" : absl::StrCat("did you mean ", nearest, "?")));
@@ -96,7 +117,14 @@ absl::StatusOr<CliArguments> ParseArguments(const std::vector<std::string>& argu
     if (SetFlag(argument, out)) continue;
     const size_t equals = argument.find('=');
     const std::string name = argument.substr(0, equals);
-    if (TakesValue(name)) {
+    if (std::vector<std::string>* list = ListOf(name, out); list != nullptr) {
+      if (equals != std::string::npos) list->push_back(argument.substr(equals + 1));
+      while (equals == std::string::npos && i + 1 < arguments.size() &&
+             !absl::StartsWith(arguments[i + 1], "-")) {
+        list->push_back(arguments[++i]);
+      }
+      if (list->empty()) return absl::InvalidArgumentError(absl::StrCat(name, " needs a value"));
+    } else if (TakesValue(name)) {
       if (equals == std::string::npos && i + 1 >= arguments.size()) {
         return absl::InvalidArgumentError(absl::StrCat(name, " needs a value"));
       }

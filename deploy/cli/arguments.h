@@ -1,5 +1,6 @@
 // The command line of crescendo: a command, what it works on, and options in either form
-// (--out DIR, --out=DIR).
+// (--out DIR, --out=DIR). Options that take several files take all that stand behind them, up to
+// the next option.
 #ifndef CRESCENDO_DEPLOY_CLI_ARGUMENTS_H_
 #define CRESCENDO_DEPLOY_CLI_ARGUMENTS_H_
 
@@ -21,9 +22,17 @@ struct CliArguments {
   int workers = 2;                      // --workers, [1, 64]
   std::vector<uint64_t> seeds;          // --seeds 1,2,3
   std::string coordinator;              // --coordinator host:port
+  std::vector<std::string> eval_sets;   // --eval FILE...
+  std::vector<std::string> unrelated;   // --unrelated FILE...
+  std::vector<std::string> sets;        // --set FILE...
+  std::string write;                    // --write FILE
+  std::string model;                    // --model PATH
+  double threshold = 0.5;               // --threshold, (0, 1]
   bool plain = false;
   bool dry_run = false;
   bool insecure = false;
+  bool force = false;              // --force
+  std::vector<std::string> names;  // --name HOST...
   bool help = false;
   bool version = false;
   std::vector<std::string> overrides;  // --section.key=value, with --seed and --steps among them

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
+#include "deploy/cli/certs_command.h"
 #include "deploy/cli/run_report.h"
 #include "deploy/cli/run_watcher.h"
 
@@ -49,9 +50,25 @@ compare.html: the curves over tokens and seconds, and what each level of accurac
 second step unless told otherwise. Stopped, it goes on where it was: finished arms are kept.
 )";
 
-constexpr std::array<Command, 3> kCommands = {{{"train", kTrainHelp, TrainCommand},
+constexpr absl::string_view kDataHelp =
+    R"(crescendo data check TRAIN... [--eval SET...] [--unrelated SET...] [--threshold 0.5] [--write FILE]
+
+Reads training data (JSON lines with id, problem and answer) and tells what is wrong with it: rows that
+cannot be read, golds that the grader cannot parse, problems that come twice, and problems of evaluation
+sets among them, in the same words or in most of their word 8-grams.
+
+  --eval SET...       sets that must not be trained on
+  --unrelated SET...  sets that have nothing to do with the training data: how often they seem to match
+                      tells how far a match is to be trusted. Without: the --eval sets among each other
+  --threshold T       the share of a problem's 8-grams from which on a row is a leak
+  --write FILE        the rows that stay, and FILE.manifest.json with every row that was dropped and why
+)";
+
+constexpr std::array<Command, 5> kCommands = {{{"train", kTrainHelp, TrainCommand},
+                                               {"certs", kCertsHelp, CertsCommand},
                                                {"top", kTopHelp, TopCommand},
-                                               {"compare", kCompareHelp, CompareCommand}}};
+                                               {"compare", kCompareHelp, CompareCommand},
+                                               {"data", kDataHelp, DataCommand}}};
 constexpr int kFoldersTried = 1000;
 constexpr absl::Duration kTopLoop = absl::Milliseconds(100);
 constexpr absl::Duration kTopPatience = absl::Seconds(10);

@@ -22,6 +22,7 @@ const Command* FindCommand(absl::string_view name);
 absl::Status TrainCommand(const CliArguments& arguments, const TrainingWorld& world);
 absl::Status TopCommand(const CliArguments& arguments, const TrainingWorld& world);
 absl::Status CompareCommand(const CliArguments& arguments, const TrainingWorld& world);
+absl::Status DataCommand(const CliArguments& arguments, const TrainingWorld& world);
 
 }  // namespace crescendo
 

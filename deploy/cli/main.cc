@@ -27,6 +27,8 @@ constexpr absl::string_view kHelp =
   crescendo train RECIPE     train a recipe on this machine: starts the services, shows the run, reports
   crescendo top              the live view of a run that is under way
   crescendo compare RECIPE   what a growing context limit saves: three arms with the same seeds
+  crescendo certs DIR        certificates and tokens for mutual TLS between the services
+  crescendo data check FILE  what is wrong with training data, and which evaluation problems are in it
 
   A recipe is a TOML file; deploy/recipes/demo.toml trains in a few minutes, and deploy/demo sets up,
   builds and trains it with one command.
@@ -59,7 +61,8 @@ int Main(int argc, char** argv) {
     return arguments->help ? kExitOk : kExitUser;
   }
   if (command == nullptr) {
-    const std::string nearest = Nearest(arguments->command, {"train", "top", "compare"});
+    const std::string nearest =
+        Nearest(arguments->command, {"train", "top", "certs", "compare", "data"});
     return Fail(absl::InvalidArgumentError(absl::StrCat(
         "unknown command '", arguments->command, "'; ",
         nearest.empty() ? "see --help" : absl::StrCat("did you mean ", nearest, "?"))));
