@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/time/time.h"
+
 namespace crescendo::limits {
 
 // The protocol of proto/crescendo/v1. Services of another version are refused when they introduce
@@ -37,6 +39,21 @@ inline constexpr int kGroupsPerStepMax = 65536;
 inline constexpr int kStalenessMax = 64;
 inline constexpr int kGradesInFlightMax = 4096;  // answers of one stream that have no verdict yet
 inline constexpr int kStagesMax = 64;
+
+// A server of gRPC (common/rpc/README.md says what each one stops).
+inline constexpr int kConnectionsMax = 16384;  // and no more than there are descriptors for
+inline constexpr int kStreamsPerConnectionMax = 1024;
+inline constexpr int kServerThreadsMax = 12288;     // a stream of samples holds one
+inline constexpr int kMetadataBytesMax = 16 << 10;  // of a call
+inline constexpr absl::Duration kHandshakeMax = absl::Seconds(10);
+inline constexpr absl::Duration kConnectionIdleMax = absl::Minutes(10);  // without a call
+inline constexpr absl::Duration kServerPingEvery = absl::Seconds(30);
+inline constexpr absl::Duration kServerPingAnswerMax = absl::Seconds(15);
+inline constexpr absl::Duration kStalledWriteMax =
+    absl::Seconds(60);  // a reader that takes nothing
+// A worker holds a connection to the coordinator, and one for samples and one for weights to the
+// learner, each of which may hold a thread there.
+static_assert(kConnectionsMax >= 3 * kWorkersMax && kServerThreadsMax >= 3 * kWorkersMax);
 inline constexpr int kEvaluationSetsMax = 64;
 
 }  // namespace crescendo::limits

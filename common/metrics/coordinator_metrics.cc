@@ -24,9 +24,9 @@ CoordinatorMetrics::CoordinatorMetrics(prometheus::Registry& registry)
           MakeCounter(registry, "crescendo_coordinator_stage_changes_total", "Stages that ended.")),
       evaluations_total(MakeCounter(registry, "crescendo_coordinator_evaluations_total",
                                     "Evaluations finished.")),
-      refused_calls_total(MakeCounter(
-          registry, "crescendo_coordinator_refused_calls_total",
-          "Calls refused: another protocol version, an unknown caller, a field out of bounds.")),
+      refused_calls_total(MakeCounter(registry, "crescendo_coordinator_refused_calls_total",
+                                      "Calls and connections that were refused, by reason.",
+                                      {{"reason", "request"}})),
       generated_tokens_total(MakeCounter(registry, "crescendo_coordinator_generated_tokens_total",
                                          "Completion tokens of finished groups and evaluations.")),
       trained_tokens_total(MakeCounter(registry, "crescendo_coordinator_trained_tokens_total",

@@ -23,6 +23,8 @@ struct CoordinatorMetrics {
   prometheus::Counter& steps_rolled_back_total;
   prometheus::Counter& stage_changes_total;
   prometheus::Counter& evaluations_total;
+  // crescendo_coordinator_refused_calls_total{reason=request}: another protocol version, an unknown
+  // caller, a field out of bounds. The other reasons: refused_calls.h.
   prometheus::Counter& refused_calls_total;
   prometheus::Counter& generated_tokens_total;
   prometheus::Counter& trained_tokens_total;

@@ -18,21 +18,6 @@
 namespace crescendo {
 namespace {
 
-class Socket {
- public:
-  explicit Socket(int fd) : fd_(fd) {}
-  ~Socket() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Socket(Socket&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
-  Socket(const Socket&) = delete;
-  Socket& operator=(const Socket&) = delete;
-  int fd() const { return fd_; }
-
- private:
-  int fd_;
-};
-
 absl::Status ListenError(int error, absl::string_view address, absl::string_view who) {
   const std::string start = absl::StrCat(who, ": cannot listen on ", address, ": ");
   switch (error) {
@@ -85,13 +70,19 @@ bool IsLoopback(absl::string_view host) {
 absl::Status CheckPlainText(absl::string_view address, bool insecure, absl::string_view what) {
   ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address));
   if (insecure || IsLoopback(parsed.host)) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat(what, ": ", address,
-                   " is not on the loopback and the traffic would be plain text for all to read; "
-                   "set network.insecure=true if that network is trusted"));
+  return absl::FailedPreconditionError(absl::StrCat(
+      what, ": ", address,
+      " is not on the loopback and the traffic would be plain text for all to read; "
+      "give security.directory (`crescendo certs DIR` makes one), or set network.insecure=true "
+      "if that network is trusted"));
 }
 
-absl::Status CheckCanListen(absl::string_view address, absl::string_view who) {
+OwnedSocket::~OwnedSocket() {
+  if (fd_ >= 0) close(fd_);
+}
+
+absl::StatusOr<OwnedSocket> ListenOn(absl::string_view address, absl::string_view who,
+                                     int backlog) {
   ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address));
   addrinfo hints = {};
   hints.ai_socktype = SOCK_STREAM;
@@ -104,24 +95,41 @@ absl::Status CheckCanListen(absl::string_view address, absl::string_view who) {
         absl::StrCat(who, ": cannot listen on ", address, ": ", gai_strerror(failed)));
   }
   int error = 0;
+  OwnedSocket socket(-1);
   for (const addrinfo* item = found; item != nullptr; item = item->ai_next) {
-    const Socket socket(::socket(item->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    socket = OwnedSocket(::socket(item->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     error = socket.fd() < 0 ? errno : 0;
     if (error != 0) continue;
-    // As gRPC does: a port whose last owner has just died can be taken again at once.
+    // A port whose last owner has just died can be taken again at once.
     const int on = 1;
     setsockopt(socket.fd(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (bind(socket.fd(), item->ai_addr, item->ai_addrlen) != 0 || listen(socket.fd(), 1) != 0) {
+    if (bind(socket.fd(), item->ai_addr, item->ai_addrlen) != 0 ||
+        listen(socket.fd(), backlog) != 0) {
       error = errno;
     }
     if (error == 0) break;
   }
   freeaddrinfo(found);
-  return error == 0 ? absl::OkStatus() : ListenError(error, address, who);
+  if (error != 0) return ListenError(error, address, who);
+  return socket;
+}
+
+absl::StatusOr<int> PortOf(const OwnedSocket& socket) {
+  sockaddr_storage bound = {};
+  socklen_t bytes = sizeof(bound);
+  if (getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&bound), &bytes) != 0) {
+    return absl::InternalError(absl::StrCat("getsockname: ", std::strerror(errno)));
+  }
+  return ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port
+                                           : reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
+}
+
+absl::Status CheckCanListen(absl::string_view address, absl::string_view who) {
+  return ListenOn(address, who, /*backlog=*/1).status();
 }
 
 absl::StatusOr<std::vector<int>> FreeLoopbackPorts(int count) {
-  std::vector<Socket> held;  // held until all are found, so that no port is given twice
+  std::vector<OwnedSocket> held;  // held until all are found, so that no port is given twice
   std::vector<int> ports;
   for (int i = 0; i < count; ++i) {
     held.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));

@@ -3,6 +3,7 @@
 #define CRESCENDO_COMMON_RPC_ADDRESS_H_
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -27,6 +28,30 @@ bool IsLoopback(absl::string_view host);
 // Plain text stays on the loopback unless it was asked for by name: FailedPrecondition with what to
 // do about it. `what` says what would be in the open: "learner listens on 0.0.0.0:7071".
 absl::Status CheckPlainText(absl::string_view address, bool insecure, absl::string_view what);
+
+// A socket, closed with its owner.
+class OwnedSocket {
+ public:
+  explicit OwnedSocket(int fd) : fd_(fd) {}
+  ~OwnedSocket();
+  OwnedSocket(OwnedSocket&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
+  OwnedSocket& operator=(OwnedSocket&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  OwnedSocket(const OwnedSocket&) = delete;
+  OwnedSocket& operator=(const OwnedSocket&) = delete;
+  int fd() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// A non-blocking socket on which `who` listens at `address`: the first one of the name's addresses
+// that can be had. Errors as of CheckCanListen.
+absl::StatusOr<OwnedSocket> ListenOn(absl::string_view address, absl::string_view who, int backlog);
+// The port that it was bound to.
+absl::StatusOr<int> PortOf(const OwnedSocket& socket);
 
 // Whether `who` can listen at `address` now. Blocks for as long as a name takes to resolve. Errors
 // name the address and what to do: AlreadyExists (port in use), PermissionDenied, InvalidArgument

@@ -6,7 +6,6 @@
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/os/posix_env.h"
-#include "common/rpc/address.h"
 
 namespace crescendo {
 namespace {
@@ -22,6 +21,7 @@ grpc::ChannelArguments Arguments() {
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_MAX_METADATA_SIZE, limits::kMetadataBytesMax);
   // A service that is started again is found again soon.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
@@ -35,9 +35,14 @@ grpc::ChannelArguments Arguments() {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address,
-                                                           absl::string_view who, bool insecure) {
-  RETURN_IF_ERROR(CheckPlainText(address, insecure, absl::StrCat("connecting to the ", who)));
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), Arguments());
+                                                           absl::string_view who,
+                                                           const Transport& transport,
+                                                           const std::vector<Role>& peers) {
+  RETURN_IF_ERROR(CheckTransport(address, transport, absl::StrCat("connecting to the ", who)));
+  return grpc::CreateCustomChannel(
+      address,
+      transport.tls != nullptr ? transport.tls->Channel(peers) : grpc::InsecureChannelCredentials(),
+      Arguments());
 }
 
 absl::Status AwaitConnected(grpc::Channel& channel, absl::string_view who,

@@ -1,10 +1,12 @@
 // A gRPC server as every service of Crescendo runs it: health service and reflection on, bounded
-// messages, a port in use told in words, plain text only on the loopback unless asked for by name.
+// messages, streams and connections, mutual TLS with roles (or plain text on the loopback), slow
+// readers let go, a port in use told in words.
 //
 //   CoordinatorServiceImpl service(...);
 //   ASSIGN_OR_RETURN(auto server, RpcServer::Start({.address = config.network.coordinator,
 //                                                   .who = "coordinator",
-//                                                   .insecure = config.network.insecure},
+//                                                   .transport = transport,
+//                                                   .on_refusal = refused_calls.Counter()},
 //                                                  {&service}));
 //   stop.WaitFor(absl::InfiniteDuration());
 //   server->Stop(absl::Seconds(5));
@@ -22,18 +24,28 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "common/base/limits.h"
+#include "common/rpc/call_guard.h"
+#include "common/rpc/grpc_log.h"
+#include "common/rpc/listener.h"
+#include "common/rpc/refusal.h"
+#include "common/rpc/transport.h"
 
 namespace crescendo {
 
 struct RpcServerOptions {
-  std::string address;    // host:port; port 0 takes any free one
-  std::string who;        // "coordinator", for messages
-  bool insecure = false;  // plain text off the loopback
+  std::string address;             // host:port; port 0 takes any free one
+  std::string who;                 // "coordinator", for messages
+  Transport transport = {};        // plain text on the loopback, unless it says otherwise
+  OnRefusal on_refusal = nullptr;  // may be empty
+  // A reader that takes nothing for so long is let go; limits' own unless a test says less.
+  absl::Duration stalled_write_max = limits::kStalledWriteMax;
+  int connections_max = limits::kConnectionsMax;
 };
 
 class RpcServer {
  public:
-  // Listens and serves. Errors as of CheckPlainText and CheckCanListen. Blocks briefly.
+  // Listens and serves. Errors as of CheckTransport and CheckCanListen. Blocks briefly.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
       const RpcServerOptions& options, const std::vector<grpc::Service*>& services);
   ~RpcServer();  // Stop(0)
@@ -51,11 +63,15 @@ class RpcServer {
   void Stop(absl::Duration grace);
 
  private:
-  RpcServer(std::unique_ptr<grpc::Server> server, std::string address, int port);
+  RpcServer(std::string address, int port);
 
-  std::unique_ptr<grpc::Server> server_;
   const std::string address_;
   const int port_;
+  std::unique_ptr<HandshakeWatch> handshakes_;
+  std::unique_ptr<CallGuard> guard_;
+  std::unique_ptr<Listener> listener_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
+  std::unique_ptr<grpc::Server> server_;
 };
 
 }  // namespace crescendo

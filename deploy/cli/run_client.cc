@@ -18,8 +18,9 @@ constexpr int64_t kLookBack = 2;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RunClient>> RunClient::Make(const std::string& address,
-                                                           bool insecure) {
-  ASSIGN_OR_RETURN(auto channel, MakeChannel(address, "coordinator", insecure));
+                                                           const Transport& transport) {
+  ASSIGN_OR_RETURN(auto channel,
+                   MakeChannel(address, "coordinator", transport, {Role::kCoordinator}));
   return std::unique_ptr<RunClient>(new RunClient(address, std::move(channel)));
 }
 

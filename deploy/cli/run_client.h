@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/rpc/transport.h"
 #include "crescendo/v1/coordinator.grpc.pb.h"
 
 namespace crescendo {
@@ -27,7 +28,8 @@ struct RunPicture {
 class RunClient {
  public:
   // Does not connect yet. Errors as of MakeChannel.
-  static absl::StatusOr<std::unique_ptr<RunClient>> Make(const std::string& address, bool insecure);
+  static absl::StatusOr<std::unique_ptr<RunClient>> Make(const std::string& address,
+                                                         const Transport& transport);
 
   // Brings the status up to date, and the history when the status says that there is more of it.
   // Blocks for at most `timeout` a call. On an error the picture is as it was, or partly newer.

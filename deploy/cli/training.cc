@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/address.h"
+#include "common/rpc/transport_config.h"
 #include "deploy/cli/html_report.h"
 #include "deploy/cli/run_report.h"
 #include "deploy/cli/run_watcher.h"
@@ -111,7 +112,9 @@ absl::Status TrainingLoop::Watch(Supervisor& supervisor, RunClient& client) {
 
 absl::Status TrainingLoop::Run(std::vector<SupervisedService> services,
                                const std::string& coordinator) {
-  ASSIGN_OR_RETURN(auto client, RunClient::Make(coordinator, /*insecure=*/false));
+  ASSIGN_OR_RETURN(const Transport transport,
+                   MakeTransport(config_, Role::kOperator, world_.files));
+  ASSIGN_OR_RETURN(auto client, RunClient::Make(coordinator, transport));
   Supervisor supervisor(world_.clock, std::move(services), JoinPath(config_.run.out, "logs"),
                         [&](absl::string_view line) { world_.terminal->Line(line); });
   RETURN_IF_ERROR(supervisor.Start());

@@ -102,8 +102,9 @@ class GrpcCoordinatorLink : public CoordinatorLink {
 
 absl::StatusOr<std::unique_ptr<CoordinatorLink>> MakeCoordinatorLink(
     const CoordinatorLinkOptions& options) {
-  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel,
-                   MakeChannel(options.coordinator, "coordinator", options.insecure));
+  ASSIGN_OR_RETURN(
+      const std::shared_ptr<grpc::Channel> channel,
+      MakeChannel(options.coordinator, "coordinator", options.transport, {Role::kCoordinator}));
   return std::unique_ptr<CoordinatorLink>(new GrpcCoordinatorLink(options, channel));
 }
 

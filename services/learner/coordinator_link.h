@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/base/domain.h"
+#include "common/rpc/transport.h"
 #include "services/learner/learner_state.h"
 
 namespace crescendo {
@@ -40,7 +41,7 @@ struct CoordinatorLinkOptions {
   std::string
       learner_address;  // host:port that workers reach ExperienceService and WeightsService at
   std::string config_digest;
-  bool insecure = false;
+  Transport transport = {};
   absl::Duration rpc_timeout = absl::Seconds(10);
 };
 

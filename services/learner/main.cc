@@ -16,11 +16,13 @@
 #include "common/config/run_config.h"
 #include "common/metrics/learner_metrics.h"
 #include "common/metrics/metrics_server.h"
+#include "common/metrics/refused_calls.h"
 #include "common/os/log.h"
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
 #include "common/rpc/address.h"
 #include "common/rpc/server.h"
+#include "common/rpc/transport_config.h"
 #include "services/learner/checkpoint.h"
 #include "services/learner/coordinator_link.h"
 #include "services/learner/learner_config.h"
@@ -71,12 +73,15 @@ absl::StatusOr<LearnerRestore> Restore(CheckpointStore& store, Trainer& trainer,
 
 absl::Status RunLearner(const RunConfig& config, FileSystem& files, Clock& clock, StopSignal& stop,
                         const Logger& log) {
+  ASSIGN_OR_RETURN(const Transport transport, MakeTransport(config, Role::kLearner, &files));
   RETURN_IF_ERROR(CheckCanListen(config.network.learner, "learner"));
   ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics_server,
                    MetricsServer::Start({.address = config.network.metrics,
                                          .who = "learner",
-                                         .insecure = config.network.insecure}));
+                                         .insecure = MetricsInTheOpen(config),
+                                         .folder = config.run.out}));
   LearnerMetrics metrics(metrics_server->registry());
+  RefusedCalls refused(metrics_server->registry(), "learner");
   ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer, MakeTrainer(files, config));
   CheckpointStore checkpoints(&files, MakeCheckpointOptions(config));
   ASSIGN_OR_RETURN(LearnerRestore restore, Restore(checkpoints, *trainer, log));
@@ -90,13 +95,14 @@ absl::Status RunLearner(const RunConfig& config, FileSystem& files, Clock& clock
   ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
                    RpcServer::Start({.address = config.network.learner,
                                      .who = "learner",
-                                     .insecure = config.network.insecure},
+                                     .transport = transport,
+                                     .on_refusal = refused.Counter()},
                                     {&experience, &weights_service}));
   ASSIGN_OR_RETURN(const std::unique_ptr<CoordinatorLink> coordinator,
                    MakeCoordinatorLink({.coordinator = config.network.coordinator,
                                         .learner_address = server->address(),
                                         .config_digest = ConfigDigest(config),
-                                        .insecure = config.network.insecure,
+                                        .transport = transport,
                                         .rpc_timeout = config.network.rpc_timeout}));
   log.Info("serving", {{"address", server->address()},
                        {"metrics", metrics_server->address()},

@@ -20,11 +20,13 @@
 #include "common/base/status_macros.h"
 #include "common/config/command_line.h"
 #include "common/metrics/metrics_server.h"
+#include "common/metrics/refused_calls.h"
 #include "common/metrics/reward_metrics.h"
 #include "common/os/log.h"
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
 #include "common/rpc/server.h"
+#include "common/rpc/transport_config.h"
 #include "services/reward/commands.h"
 #include "services/reward/grading_pool.h"
 #include "services/reward/reward_config.h"
@@ -78,16 +80,18 @@ absl::StatusOr<Rewards> MakeRewards(const std::string& path, FileSystem* files, 
 absl::Status Serve(const RunConfig& config, const StopSignal& stop, FileSystem* files,
                    Clock* clock) {
   const Logger log("reward", config.network.reward, LogLevel::kInfo, clock, StderrSink());
+  ASSIGN_OR_RETURN(const Transport transport, MakeTransport(config, Role::kReward, files));
   ASSIGN_OR_RETURN(auto metrics_server, MetricsServer::Start({config.network.metrics, "reward",
-                                                              config.network.insecure}));
+                                                              MetricsInTheOpen(config)}));
   RewardMetrics metrics(metrics_server->registry());
+  RefusedCalls refused(metrics_server->registry(), "reward");
   GradingPool pool(config.reward.threads, OptionsFrom(config));
   ASSIGN_OR_RETURN(const Rewards rewards, MakeRewards(config.reward.rewards, files, clock));
   RewardServiceImpl service(&pool, &metrics, clock,
                             {rewards.kinds.get(), &rewards.external, rewards.audit.get()});
-  ASSIGN_OR_RETURN(
-      auto server,
-      RpcServer::Start({config.network.reward, "reward", config.network.insecure}, {&service}));
+  ASSIGN_OR_RETURN(auto server,
+                   RpcServer::Start({config.network.reward, "reward", transport, refused.Counter()},
+                                    {&service}));
   log.Info("serving", {{"address", server->address()},
                        {"metrics", metrics_server->address()},
                        {"threads", config.reward.threads}});

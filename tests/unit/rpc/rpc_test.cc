@@ -81,7 +81,7 @@ TEST_CASE("plain text off the loopback has to be asked for by name") {
   CHECK(MakeChannel("10.0.0.1:7070", "coordinator", false).status().code() ==
         absl::StatusCode::kFailedPrecondition);
   CHECK(MakeChannel("10.0.0.1:7070", "coordinator", true).ok());
-  CHECK(RpcServer::Start({.address = "0.0.0.0:0", .who = "c", .insecure = true}, {&service}).ok());
+  CHECK(RpcServer::Start({.address = "0.0.0.0:0", .who = "c", .transport = true}, {&service}).ok());
 }
 
 TEST_CASE("addresses are parsed, and the loopback is known in its forms") {
