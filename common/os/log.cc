@@ -12,17 +12,20 @@ namespace {
 
 constexpr size_t kValueBytesMax = 8192;
 
+// What is shown of a long value: not a part of a UTF-8 character.
+absl::string_view CutText(absl::string_view value) {
+  value = value.substr(0, kValueBytesMax);
+  while (!value.empty() && (static_cast<unsigned char>(value.back()) & 0xc0) == 0x80) {
+    value.remove_suffix(1);
+  }
+  if (!value.empty() && static_cast<unsigned char>(value.back()) >= 0xc0) value.remove_suffix(1);
+  return value;
+}
+
 // Bare when a logfmt reader takes it for one word; quoted and escaped as in Go's strconv otherwise.
 void AppendValue(std::string* out, absl::string_view value) {
   const bool cut = value.size() > kValueBytesMax;
-  if (cut) {
-    value = value.substr(0, kValueBytesMax);
-    // Not in the middle of a UTF-8 character.
-    while (!value.empty() && (static_cast<unsigned char>(value.back()) & 0xc0) == 0x80) {
-      value.remove_suffix(1);
-    }
-    if (!value.empty() && static_cast<unsigned char>(value.back()) >= 0xc0) value.remove_suffix(1);
-  }
+  if (cut) value = CutText(value);
   bool bare = !value.empty() && !cut;
   for (const char c : value) {
     const unsigned char byte = static_cast<unsigned char>(c);
@@ -74,6 +77,50 @@ void AppendField(std::string* out, absl::string_view key, absl::string_view valu
   AppendValue(out, value);
 }
 
+void AppendJsonText(std::string* out, absl::string_view value) {
+  const bool cut = value.size() > kValueBytesMax;
+  if (cut) value = CutText(value);
+  out->push_back('"');
+  for (const char c : value) {
+    const unsigned char byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out->push_back('\\');
+      out->push_back(c);
+    } else if (byte < ' ' || byte == 0x7f) {
+      absl::StrAppendFormat(out, "\\u%04x", byte);
+    } else {
+      out->push_back(c);
+    }
+  }
+  if (cut) out->append("...");
+  out->push_back('"');
+}
+
+// A number that JSON has (inf and nan are texts there) or a truth value.
+bool IsJsonBare(const LogValue& value) {
+  return value.bare() && value.text().find("nan") == std::string::npos &&
+         value.text().find("inf") == std::string::npos;
+}
+
+void AppendJsonField(std::string* out, absl::string_view key, const LogValue& value) {
+  out->push_back(',');
+  AppendJsonText(out, key);
+  out->push_back(':');
+  if (IsJsonBare(value)) {
+    out->append(value.text());
+  } else {
+    AppendJsonText(out, value.text());
+  }
+}
+
+void AppendAny(std::string* out, LogFormat format, absl::string_view key, const LogValue& value) {
+  if (format == LogFormat::kJson) {
+    AppendJsonField(out, key, value);
+  } else {
+    AppendField(out, key, value.text());
+  }
+}
+
 absl::string_view LevelName(LogLevel level) {
   switch (level) {
     case LogLevel::kDebug:
@@ -104,6 +151,12 @@ std::optional<LogLevel> ParseLogLevel(absl::string_view name) {
   return std::nullopt;
 }
 
+std::optional<LogFormat> ParseLogFormat(absl::string_view name) {
+  if (name == "logfmt") return LogFormat::kLogfmt;
+  if (name == "json") return LogFormat::kJson;
+  return std::nullopt;
+}
+
 LogSink StderrSink() {
   return [](absl::string_view line) {
     while (!line.empty()) {
@@ -116,10 +169,21 @@ LogSink StderrSink() {
 }
 
 Logger::Logger(absl::string_view service, absl::string_view instance, LogLevel level, Clock* clock,
-               LogSink sink)
-    : level_(level), clock_(clock), sink_(std::make_shared<const LogSink>(std::move(sink))) {
-  AppendField(&fixed_fields_, "service", service);
-  AppendField(&fixed_fields_, "instance", instance);
+               LogSink sink, LogFormat format)
+    : level_(level),
+      format_(format),
+      clock_(clock),
+      sink_(std::make_shared<const LogSink>(std::move(sink))) {
+  AppendAny(&fixed_fields_, format_, "service", service);
+  AppendAny(&fixed_fields_, format_, "instance", instance);
+}
+
+Logger Logger::With(std::initializer_list<LogField> fields) const {
+  Logger with = *this;
+  for (const LogField& field : fields) {
+    AppendAny(&with.fixed_fields_, format_, field.key, field.value);
+  }
+  return with;
 }
 
 void Logger::Debug(absl::string_view message, std::initializer_list<LogField> fields) const {
@@ -138,12 +202,15 @@ void Logger::Error(absl::string_view message, std::initializer_list<LogField> fi
 void Logger::Log(LogLevel level, absl::string_view message,
                  std::initializer_list<LogField> fields) const {
   if (!Enabled(level)) return;
-  std::string line =
-      absl::FormatTime("time=%Y-%m-%dT%H:%M:%E3SZ", clock_->Now(), absl::UTCTimeZone());
-  absl::StrAppend(&line, " level=", LevelName(level), fixed_fields_);
-  AppendField(&line, "msg", message);
-  for (const LogField& field : fields) AppendField(&line, field.key, field.value.text());
-  line.push_back('\n');
+  const std::string time =
+      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", clock_->Now(), absl::UTCTimeZone());
+  const bool json = format_ == LogFormat::kJson;
+  std::string line = json ? absl::StrCat("{\"time\":\"", time, "\",\"level\":\"", LevelName(level),
+                                         "\"", fixed_fields_)
+                          : absl::StrCat("time=", time, " level=", LevelName(level), fixed_fields_);
+  AppendAny(&line, format_, "msg", message);
+  for (const LogField& field : fields) AppendAny(&line, format_, field.key, field.value);
+  line.append(json ? "}\n" : "\n");
   (*sink_)(line);
 }
 

@@ -1,9 +1,13 @@
-// Structured logs: one logfmt line an event, on standard error.
+// Structured logs: one line an event, logfmt or JSON, on standard error.
 //
 //   Logger log("learner", "learner-0", LogLevel::kInfo, clock, StderrSink());
 //   log.Info("step done", {{"step", 7}, {"loss", 0.031}, {"status", status}});
 //   time=2026-11-22T15:04:05.678Z level=info service=learner instance=learner-0 msg="step done"
 //   step=7 loss=0.031
+//   {"time":"2026-11-22T15:04:05.678Z","level":"info","service":"learner","instance":"learner-0",
+//    "msg":"step done","step":7,"loss":0.031}
+//
+// Names of fields that mean the same everywhere: run, step, group, sample, worker, version.
 //
 // A log is for people: nothing may read one to decide anything, tests included. Thread-safe; a line
 // is written by one call, so lines do not mix. A copy is cheap and writes to the same sink. The
@@ -28,15 +32,18 @@
 namespace crescendo {
 
 enum class LogLevel { kDebug = 0, kInfo, kWarn, kError };
+enum class LogFormat { kLogfmt, kJson };
 
 // "debug", "info", "warn", "error"; nullopt for anything else.
 std::optional<LogLevel> ParseLogLevel(absl::string_view name);
+// "logfmt", "json"; nullopt for anything else.
+std::optional<LogFormat> ParseLogFormat(absl::string_view name);
 
 // A value as text; made from numbers, bools, strings, durations and statuses.
 class LogValue {
  public:
   template <typename T, std::enable_if_t<std::is_arithmetic_v<T>, int> = 0>
-  LogValue(T value) {  // NOLINT(google-explicit-constructor)
+  LogValue(T value) : bare_(true) {  // NOLINT(google-explicit-constructor)
     if constexpr (std::is_same_v<T, bool>) {
       text_ = value ? "true" : "false";
     } else {
@@ -49,9 +56,12 @@ class LogValue {
   LogValue(absl::Duration value) : text_(absl::FormatDuration(value)) {}  // NOLINT
   LogValue(const absl::Status& value) : text_(value.ToString()) {}        // NOLINT
   const std::string& text() const { return text_; }
+  // A number or a truth value.
+  bool bare() const { return bare_; }
 
  private:
   std::string text_;
+  bool bare_ = false;
 };
 
 struct LogField {
@@ -67,7 +77,10 @@ class Logger {
  public:
   // `service` and `instance` stand in every line; `clock` must outlive the logger and its copies.
   Logger(absl::string_view service, absl::string_view instance, LogLevel level, Clock* clock,
-         LogSink sink);
+         LogSink sink, LogFormat format = LogFormat::kLogfmt);
+
+  // The same with further fields in every line.
+  Logger With(std::initializer_list<LogField> fields) const;
 
   void Debug(absl::string_view message, std::initializer_list<LogField> fields = {}) const;
   void Info(absl::string_view message, std::initializer_list<LogField> fields = {}) const;
@@ -81,6 +94,7 @@ class Logger {
   void Log(LogLevel level, absl::string_view message, std::initializer_list<LogField> fields) const;
 
   LogLevel level_;
+  LogFormat format_;
   Clock* clock_;
   std::string fixed_fields_;
   std::shared_ptr<const LogSink> sink_;

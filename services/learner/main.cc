@@ -22,6 +22,7 @@
 #include "common/os/process.h"
 #include "common/rpc/address.h"
 #include "common/rpc/server.h"
+#include "common/rpc/service_log.h"
 #include "common/rpc/transport_config.h"
 #include "services/learner/checkpoint.h"
 #include "services/learner/coordinator_link.h"
@@ -133,7 +134,7 @@ int Main(int argc, const char* const* argv) {
       *files, std::cout, std::cerr, &exit_code);
   if (!config.has_value()) return exit_code;
   StopSignal stop;
-  const Logger log("learner", "learner-0", LogLevel::kInfo, clock.get(), StderrSink());
+  const Logger log = MakeServiceLog(config->log, "learner", "learner-0", clock.get());
   const absl::Status status = RunLearner(*config, *files, *clock, stop, log);
   return status.ok() ? kExitOk : ReportError(kName, status, std::cerr);
 }

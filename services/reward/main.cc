@@ -26,6 +26,7 @@
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
 #include "common/rpc/server.h"
+#include "common/rpc/service_log.h"
 #include "common/rpc/transport_config.h"
 #include "services/reward/commands.h"
 #include "services/reward/grading_pool.h"
@@ -79,7 +80,7 @@ absl::StatusOr<Rewards> MakeRewards(const std::string& path, FileSystem* files, 
 
 absl::Status Serve(const RunConfig& config, const StopSignal& stop, FileSystem* files,
                    Clock* clock) {
-  const Logger log("reward", config.network.reward, LogLevel::kInfo, clock, StderrSink());
+  const Logger log = MakeServiceLog(config.log, "reward", config.network.reward, clock);
   ASSIGN_OR_RETURN(const Transport transport, MakeTransport(config, Role::kReward, files));
   ASSIGN_OR_RETURN(auto metrics_server, MetricsServer::Start({config.network.metrics, "reward",
                                                               MetricsInTheOpen(config)}));

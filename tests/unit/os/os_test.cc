@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -115,7 +116,7 @@ TEST_CASE("paths are joined and taken apart") {
   CHECK(BaseName("a/b") == "b");
 }
 
-TEST_CASE("log lines are logfmt, quoted where needed, and below the level silent") {
+TEST_CASE("log lines are logfmt or JSON, quoted where needed, and below the level silent") {
   FixedClock clock;
   std::string out;
   Logger log("learner", "learner-0", LogLevel::kInfo, &clock,
@@ -136,6 +137,19 @@ TEST_CASE("log lines are logfmt, quoted where needed, and below the level silent
   out.clear();
   log.Error("long", {{"v", std::string(100'000, 'x')}});
   CHECK(out.size() < 9000);
+  out.clear();
+  const Logger json =
+      Logger(
+          "rollout", "w\"1\"", LogLevel::kInfo, &clock,
+          [&out](absl::string_view line) { absl::StrAppend(&out, line); }, LogFormat::kJson)
+          .With({{"run", "r-1"}});
+  json.Warn(
+      "lost",
+      {{"group", 7}, {"loss", 0.5}, {"bad", std::nan("")}, {"ok", false}, {"text", "a\n\x01"}});
+  CHECK(out ==
+        "{\"time\":\"2023-11-14T22:13:20.123Z\",\"level\":\"warn\",\"service\":\"rollout\","
+        "\"instance\":\"w\\\"1\\\"\",\"run\":\"r-1\",\"msg\":\"lost\",\"group\":7,\"loss\":0.5,"
+        "\"bad\":\"nan\",\"ok\":false,\"text\":\"a\\u000a\\u0001\"}\n");
   CHECK(ParseLogLevel("warn") == LogLevel::kWarn);
   CHECK_FALSE(ParseLogLevel("loud").has_value());
 }
