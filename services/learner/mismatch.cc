@@ -39,6 +39,22 @@ void MismatchStats::Add(const MismatchStats& other) {
   for (size_t i = 0; i < kBuckets; ++i) buckets[i] += other.buckets[i];
 }
 
+std::vector<double> MismatchStats::Sums() const {
+  std::vector<double> sums = {static_cast<double>(tokens), sum, kl_sum};
+  sums.resize(3 + kBuckets, 0.0);
+  std::copy(buckets.begin(), buckets.end(), sums.begin() + 3);
+  return sums;
+}
+
+void MismatchStats::SetSums(const std::vector<double>& sums) {
+  tokens = static_cast<int64_t>(sums[0]);
+  sum = sums[1];
+  kl_sum = sums[2];
+  buckets.clear();
+  if (tokens == 0) return;
+  for (size_t i = 0; i < kBuckets; ++i) buckets.push_back(static_cast<int64_t>(sums[3 + i]));
+}
+
 double MismatchStats::mean() const {
   return tokens == 0 ? kNone : sum / static_cast<double>(tokens);
 }

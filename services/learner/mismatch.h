@@ -19,6 +19,9 @@ struct MismatchStats {
 
   void AddToken(float learner, float rollout);
   void Add(const MismatchStats& other);
+  // All but `max` as numbers that add up, always as many of them, and back.
+  std::vector<double> Sums() const;
+  void SetSums(const std::vector<double>& sums);
   // NaN without tokens.
   double mean() const;
   double kl() const;

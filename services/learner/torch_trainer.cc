@@ -15,6 +15,7 @@
 #include "services/learner/kl_control.h"
 #include "services/learner/lr_schedule.h"
 #include "services/learner/packed_forward.h"
+#include "services/learner/rank_group.h"
 
 namespace crescendo {
 namespace {
@@ -112,8 +113,10 @@ absl::StatusOr<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(
   model->SetRequiresGrad(true);
   return CatchTorch("trainer: making the optimizer's state",
                     [&]() -> absl::StatusOr<std::unique_ptr<TorchTrainer>> {
-                      return std::unique_ptr<TorchTrainer>(
+                      std::unique_ptr<TorchTrainer> trainer(
                           new TorchTrainer(files, options, std::move(model), std::move(reference)));
+                      RETURN_IF_ERROR(trainer->optimizer_.Synchronize());
+                      return trainer;
                     });
 }
 
@@ -124,7 +127,7 @@ TorchTrainer::TorchTrainer(FileSystem& files, const TorchTrainerOptions& options
       options_(options),
       model_(std::move(model)),
       reference_(std::move(reference)),
-      optimizer_(model_->parameters(), options.adamw) {}
+      optimizer_(model_->parameters(), options.adamw, options.ranks, options.zero_stage) {}
 
 void TorchTrainer::MiniBatchSums::Add(const MiniBatchSums& other) {
   loss.Add(other.loss);
@@ -201,19 +204,12 @@ absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro, const Polic
     input.samples = samples;
     const PolicyLossResult result = PolicyLoss(input, loss);
     BackwardLogProbs(policy, result.gradient, result.entropy_gradient);
-    optimizer_.FoldGradients();
 
     sums.loss.Add(result.stats);
     sums.tokens += static_cast<int64_t>(log_probs.size());
     AddMismatch(micro, log_probs, sums.mismatch);
     for (const float entropy : input.entropies) sums.entropy += entropy;
   });
-}
-
-void TorchTrainer::AddGradientsOfZero() {
-  for (const NamedTensor& parameter : model_->parameters()) {
-    parameter.tensor.mutable_grad() = at::zeros_like(parameter.tensor.detach());
-  }
 }
 
 absl::Status TorchTrainer::AddProbe(const MiniBatch& mini, MismatchStats& mismatch) {
@@ -224,17 +220,71 @@ absl::Status TorchTrainer::AddProbe(const MiniBatch& mini, MismatchStats& mismat
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> TorchTrainer::Update(const MiniBatch& mini, const MiniBatchSums& sums,
-                                          StepResult& result) {
+absl::Status TorchTrainer::SumOverRanks(MiniBatchSums& sums, bool& stopped) {
+  if (options_.ranks == nullptr) return absl::OkStatus();
+  PolicyLossStats& loss = sums.loss;
+  std::vector<double> numbers = {loss.loss,
+                                 loss.kl_sum,
+                                 static_cast<double>(loss.tokens),
+                                 static_cast<double>(loss.clipped_low),
+                                 static_cast<double>(loss.clipped_high),
+                                 static_cast<double>(loss.truncated_weights),
+                                 sums.entropy,
+                                 static_cast<double>(sums.tokens),
+                                 stopped ? 1.0 : 0.0};
+  const size_t own = numbers.size();
+  const std::vector<double> mismatch = sums.mismatch.Sums();
+  numbers.insert(numbers.end(), mismatch.begin(), mismatch.end());
+  RETURN_IF_ERROR(options_.ranks->Sum(absl::MakeSpan(numbers), "summing the step's statistics"));
+  std::vector<double> largest = {loss.ratio_max, sums.mismatch.max};
+  RETURN_IF_ERROR(options_.ranks->Max(absl::MakeSpan(largest), "the step's statistics"));
+  loss.loss = numbers[0];
+  loss.kl_sum = numbers[1];
+  loss.tokens = static_cast<int64_t>(numbers[2]);
+  loss.clipped_low = static_cast<int64_t>(numbers[3]);
+  loss.clipped_high = static_cast<int64_t>(numbers[4]);
+  loss.truncated_weights = static_cast<int64_t>(numbers[5]);
+  sums.entropy = numbers[6];
+  sums.tokens = static_cast<int64_t>(numbers[7]);
+  stopped = numbers[8] > 0;
+  sums.mismatch.SetSums({numbers.begin() + static_cast<std::ptrdiff_t>(own), numbers.end()});
+  loss.ratio_max = largest[0];
+  sums.mismatch.max = largest[1];
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> TorchTrainer::AccumulateAll(const MiniBatch& mini,
+                                                 const PolicyLossOptions& loss,
+                                                 const ProximalLogProbs& proximal,
+                                                 const std::function<bool()>& stop,
+                                                 MiniBatchSums& sums) {
+  const auto own = static_cast<int64_t>(mini.micro_batches.size());
+  ASSIGN_OR_RETURN(const int64_t rounds, optimizer_.Rounds(own));
+  if (rounds == 0) optimizer_.AddGradientsOfZero();
+  bool stopped = false;
+  for (int64_t round = 0; round < rounds; ++round) {
+    stopped = stopped || (stop && stop());
+    if (stopped && options_.ranks == nullptr) return false;
+    if (round < own && !stopped) {
+      const auto m = static_cast<size_t>(round);
+      RETURN_IF_ERROR(
+          Accumulate(mini.micro_batches[m], loss, proximal.empty() ? nullptr : &proximal[m], sums));
+    }
+    RETURN_IF_ERROR(optimizer_.AfterBackward());
+  }
+  RETURN_IF_ERROR(SumOverRanks(sums, stopped));
+  return !stopped;
+}
+
+absl::StatusOr<bool> TorchTrainer::Update(const MiniBatchSums& sums, StepResult& result) {
   return CatchTorch("optimizer step", [&]() -> absl::StatusOr<bool> {
-    if (mini.micro_batches.empty()) AddGradientsOfZero();
-    const double norm = optimizer_.GradNorm();
+    ASSIGN_OR_RETURN(const double norm, optimizer_.ReduceGradients());
     if (!std::isfinite(sums.loss.loss) || !std::isfinite(norm)) {
       result.skipped = true;
       return false;
     }
     result.grad_norm = std::max(result.grad_norm, norm);
-    optimizer_.Step(result.learning_rate, GradClipScale(norm, options_.grad_clip));
+    RETURN_IF_ERROR(optimizer_.Step(result.learning_rate, GradClipScale(norm, options_.grad_clip)));
     return true;  // by Adam's momentum also when this mini-batch had no gradient
   });
 }
@@ -256,19 +306,18 @@ absl::StatusOr<StepResult> TorchTrainer::Train(const TrainRequest& request,
     const MiniBatch& mini = request.mini_batches[i];
     MiniBatchSums sums;
     optimizer_.ZeroGrad();
-    if (!updated) RETURN_IF_ERROR(AddProbe(mini, mismatch));
-    for (size_t m = 0; m < mini.micro_batches.size(); ++m) {
-      if (!updated && stop && stop()) {
-        optimizer_.ZeroGrad();
-        return absl::CancelledError(
-            absl::StrCat("step ", request.step.value(), " was stopped before its first update"));
-      }
-      const std::vector<float>* old = proximal[i].empty() ? nullptr : &proximal[i][m];
-      RETURN_IF_ERROR(Accumulate(mini.micro_batches[m], loss, old, sums));
+    if (!updated) RETURN_IF_ERROR(AddProbe(mini, sums.mismatch));
+    ASSIGN_OR_RETURN(
+        const bool finished,
+        AccumulateAll(mini, loss, proximal[i], updated ? std::function<bool()>() : stop, sums));
+    if (!finished) {
+      optimizer_.ZeroGrad();
+      return absl::CancelledError(
+          absl::StrCat("step ", request.step.value(), " was stopped before its first update"));
     }
     if (!updated) mismatch.Add(sums.mismatch);
     total.Add(sums);
-    ASSIGN_OR_RETURN(const bool changed, Update(mini, sums, result));
+    ASSIGN_OR_RETURN(const bool changed, Update(sums, result));
     updated = updated || changed;
   }
   optimizer_.ZeroGrad();
@@ -296,14 +345,10 @@ absl::StatusOr<std::vector<TensorData>> TorchTrainer::ExportWeights() {
 
 absl::StatusOr<TrainerState> TorchTrainer::ExportState() {
   return CatchTorch("exporting the trainer's state", [&]() -> absl::StatusOr<TrainerState> {
+    ASSIGN_OR_RETURN(ShardedAdamW::State whole, optimizer_.Export());
     TrainerState state;
-    for (const NamedTensor& master : optimizer_.Masters()) {
-      const at::Tensor tensor = master.tensor.contiguous();
-      state.weights.push_back(
-          {master.name, "F32", tensor.sizes().vec(),
-           std::string(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes())});
-    }
-    state.optimizer = CopyOf(optimizer_.State());
+    state.weights = std::move(whole.masters);
+    state.optimizer = std::move(whole.moments);
     state.extra_json =
         nlohmann::json{{"updates", optimizer_.steps()}, {"kl_scale", kl_scale_}}.dump();
     return state;
@@ -312,26 +357,20 @@ absl::StatusOr<TrainerState> TorchTrainer::ExportState() {
 
 absl::Status TorchTrainer::ImportState(const TrainerState& state) {
   return CatchTorch("importing the trainer's state", [&]() -> absl::Status {
-    ASSIGN_OR_RETURN(const TrainerCounters counters, CountersFromJson(state.extra_json));
-    const std::vector<TensorBytes> moments = ViewOf(state.optimizer);
-    RETURN_IF_ERROR(optimizer_.CheckState(moments));
-    for (const TensorData& tensor : state.weights) {
-      if (tensor.dtype != "F32") {
-        return absl::InvalidArgumentError(absl::StrCat("trainer state: weight '", tensor.name,
-                                                       "': expected F32, found ", tensor.dtype));
-      }
+    TrainerCounters counters;
+    const bool own = options_.ranks == nullptr || options_.ranks->rank() == 0;
+    if (own) {
+      ASSIGN_OR_RETURN(counters, CountersFromJson(state.extra_json));
+      RETURN_IF_ERROR(Annotate(optimizer_.Check(ViewOf(state.weights), ViewOf(state.optimizer)),
+                               "trainer state"));
     }
-    RETURN_IF_ERROR(Annotate(model_->LoadState(ViewOf(state.weights)), "trainer state"));
-    RETURN_IF_ERROR(optimizer_.LoadState(moments));
-    optimizer_.set_steps(counters.updates);
+    RETURN_IF_ERROR(
+        optimizer_.Import(ViewOf(state.weights), ViewOf(state.optimizer), counters.updates));
     kl_scale_ = counters.kl_scale;
-    // LoadState took every name and length; the masters keep what a bf16 model rounds.
-    for (const NamedTensor& master : optimizer_.Masters()) {
-      const auto it = std::find_if(state.weights.begin(), state.weights.end(),
-                                   [&](const TensorData& t) { return t.name == master.name; });
-      std::memcpy(master.tensor.data_ptr(), it->bytes.data(), it->bytes.size());
-    }
-    optimizer_.ZeroGrad();
+    if (options_.ranks == nullptr) return absl::OkStatus();
+    std::vector<double> scale = {own ? kl_scale_ : 0};
+    RETURN_IF_ERROR(options_.ranks->Sum(absl::MakeSpan(scale), "giving out the KL's scale"));
+    kl_scale_ = scale[0];
     return absl::OkStatus();
   });
 }

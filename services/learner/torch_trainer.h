@@ -32,6 +32,7 @@
 #include "common/os/env.h"
 #include "services/learner/mismatch.h"
 #include "services/learner/optimizer.h"
+#include "services/learner/sharded_optimizer.h"
 #include "services/learner/trainer.h"
 #include "services/learner/trainer_factory.h"
 
@@ -80,16 +81,21 @@ class TorchTrainer : public Trainer {
   // Forward, loss, backward. `proximal` null: the policy's own log-probs are the proximal ones.
   absl::Status Accumulate(const PackedMicroBatch& micro, const PolicyLossOptions& loss,
                           const std::vector<float>* proximal, MiniBatchSums& sums);
+  // Forward and backward over a mini-batch, `proximal` of each micro-batch or empty; with ranks,
+  // `sums` are those of all. False: `stop` said so (null: is not asked).
+  absl::StatusOr<bool> AccumulateAll(const MiniBatch& mini, const PolicyLossOptions& loss,
+                                     const ProximalLogProbs& proximal,
+                                     const std::function<bool()>& stop, MiniBatchSums& sums);
+  absl::Status SumOverRanks(MiniBatchSums& sums, bool& stopped);
   // Clips, steps, or skips what is not finite; true when the weights changed.
-  absl::StatusOr<bool> Update(const MiniBatch& mini, const MiniBatchSums& sums, StepResult& result);
-  void AddGradientsOfZero();
+  absl::StatusOr<bool> Update(const MiniBatchSums& sums, StepResult& result);
   absl::Status AddProbe(const MiniBatch& mini, MismatchStats& mismatch);
 
   FileSystem& files_;
   TorchTrainerOptions options_;
   std::unique_ptr<PolicyModel> model_;
   std::unique_ptr<PolicyModel> reference_;  // null without KL
-  AdamW optimizer_;
+  ShardedAdamW optimizer_;
   double kl_scale_ = 1;
 };
 

@@ -84,6 +84,9 @@ class Trainer {
   // Writes the policy as a Hugging Face folder (config.json, model.safetensors, tokenizer files).
   virtual absl::Status SavePolicy(const std::string& folder) = 0;
 
+  // Whether it can still train: other ranks may be gone. Asked between steps.
+  virtual absl::Status Check() { return absl::OkStatus(); }
+
   // Token ids of a sample must be in [0, vocabulary_size()).
   virtual int vocabulary_size() const = 0;
 };

@@ -15,6 +15,8 @@
 
 namespace crescendo {
 
+class RankGroup;
+
 struct TorchTrainerOptions {
   std::string
       policy;  // Hugging Face folder or .gguf: the base, and the reference when there is one
@@ -31,6 +33,11 @@ struct TorchTrainerOptions {
   LrSchedule schedule;     // over the steps of the run; its peak is the request's
   bool entropy = true;     // computes StepResult::entropy
   int threads = 1;
+  // With whom it trains; null: alone. Then every call but SavePolicy, SampleKl and ExportWeights is
+  // made by all ranks, each Train with the rank's own part of the step (rank_trainer.h). Outlives
+  // the trainer.
+  RankGroup* ranks = nullptr;
+  int zero_stage = 1;  // ShardedAdamW
 };
 
 // Loads the policy and sets the compute threads: call it on the thread that will train. Errors are
