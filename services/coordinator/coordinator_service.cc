@@ -40,6 +40,25 @@ absl::Status CheckProtocol(uint32_t version, absl::string_view who) {
                    limits::kProtocolVersion, ": start both from the same build"));
 }
 
+// What a sample of the group is shown with; nullopt when the group is not known.
+std::optional<ShownSample> DescribeGroup(const CoordinatorState& state,
+                                         const GroupCompletion& completion, absl::Time now) {
+  const std::optional<GroupDescription> group = state.Describe(completion.group);
+  if (!group) return std::nullopt;
+  ShownSample sample;
+  sample.at = now;
+  sample.purpose = completion.purpose;
+  sample.step = group->step;
+  sample.group = completion.group;
+  sample.problem_id = group->problem->id;
+  sample.problem = group->problem->text;
+  sample.gold = group->problem->reward.gold;
+  sample.worker = completion.worker_id;
+  sample.version_min = completion.version_min.value();
+  sample.version_max = completion.version_max.value();
+  return sample;
+}
+
 // An unsigned field of the wire as an int; what does not fit is out of every bound.
 int ToInt(uint32_t value) {
   return static_cast<int>(std::min<uint32_t>(value, std::numeric_limits<int>::max()));
@@ -127,9 +146,13 @@ grpc::ServerUnaryReactor* CoordinatorServiceImpl::Heartbeat(Context*,
 
 grpc::ServerUnaryReactor* CoordinatorServiceImpl::CompleteGroup(
     Context*, const v1::CompleteGroupRequest* request, v1::CompleteGroupResponse* response) {
-  return Submit([=](CoordinatorState& state, absl::Time now) -> absl::Status {
+  return Submit([=, this](CoordinatorState& state, absl::Time now) -> absl::Status {
     ASSIGN_OR_RETURN(const GroupCompletion completion, FromProto(*request));
+    // An evaluation's group is gone once it is complete.
+    std::optional<ShownSample> shown;
+    if (samples_ != nullptr) shown = DescribeGroup(state, completion, now);
     ASSIGN_OR_RETURN(const bool accepted, state.CompleteGroup(completion, now));
+    if (accepted && shown) samples_->Add(*shown, completion.results);
     response->set_accepted(accepted);
     return absl::OkStatus();
   });
@@ -203,8 +226,9 @@ grpc::ServerUnaryReactor* CoordinatorServiceImpl::ReportStep(Context*,
 
 grpc::ServerUnaryReactor* CoordinatorServiceImpl::GetStatus(Context*, const v1::GetStatusRequest*,
                                                             v1::RunStatus* response) {
-  return Submit([=](CoordinatorState& state, absl::Time now) -> absl::Status {
+  return Submit([=, this](CoordinatorState& state, absl::Time now) -> absl::Status {
     *response = ToProto(state.View(now));
+    response->set_page(page_);
     return absl::OkStatus();
   });
 }

@@ -8,16 +8,23 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "crescendo/v1/coordinator.grpc.pb.h"
 #include "services/coordinator/coordinator_host.h"
+#include "services/coordinator/shown_samples.h"
 
 namespace crescendo {
 
 class CoordinatorServiceImpl final : public v1::CoordinatorService::CallbackService {
  public:
-  explicit CoordinatorServiceImpl(CoordinatorHost* host) : host_(*host) {}
+  // `samples` gets the samples that workers send for people; may be null; outlives the server.
+  explicit CoordinatorServiceImpl(CoordinatorHost* host, ShownSamples* samples = nullptr)
+      : host_(*host), samples_(samples) {}
+  // The address of the run's page, for the status. Before the server starts.
+  void SetPage(std::string url) { page_ = std::move(url); }
 
   using Context = grpc::CallbackServerContext;
   using Reactor = grpc::ServerUnaryReactor;
@@ -57,6 +64,8 @@ class CoordinatorServiceImpl final : public v1::CoordinatorService::CallbackServ
   Reactor* Submit(Answer answer);
 
   CoordinatorHost& host_;
+  ShownSamples* const samples_;
+  std::string page_;
 };
 
 }  // namespace crescendo

@@ -108,6 +108,12 @@ struct ReportStepEvent {
 };
 enum class StageAction : uint8_t { kHold, kRelease, kAdvance, kGoTo };
 
+// What a group is about.
+struct GroupDescription {
+  const Problem* problem = nullptr;
+  int64_t step = 0;  // of its plan; for evaluation the version evaluated
+};
+
 // Something that a person wants to read in the log: a stage change, a roll-back, a quarantine.
 struct CoordinatorNote {
   bool warning = false;
@@ -187,6 +193,8 @@ class CoordinatorState {
   uint64_t seed() const { return options_.seed; }
   const CoordinatorCounters& counters() const { return counters_; }
 
+  // A group that has not ended; nullopt for any other. The problem lives as long as the state.
+  std::optional<GroupDescription> Describe(GroupId group) const;
   RunView View(absl::Time now) const;
   HistoryView History(int64_t from_step, size_t max) const;
 

@@ -120,6 +120,15 @@ double CoordinatorState::EtaSeconds() const {
   return seconds;
 }
 
+std::optional<GroupDescription> CoordinatorState::Describe(GroupId group) const {
+  const auto found = groups_.find(group.value());
+  if (found == groups_.end()) return std::nullopt;
+  const GroupRow& row = found->second.row;
+  const std::vector<Problem>& problems =
+      IsEvaluationGroup(group) ? options_.evaluation_problems : options_.problems;
+  return GroupDescription{&problems[row.problem], row.step};
+}
+
 std::vector<StageView> CoordinatorState::StageViews() const {
   std::vector<StageView> views;
   for (size_t i = 0; i < stages_.size(); ++i) {

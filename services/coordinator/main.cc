@@ -22,6 +22,8 @@
 #include "services/coordinator/coordinator_host.h"
 #include "services/coordinator/coordinator_service.h"
 #include "services/coordinator/options_from_config.h"
+#include "services/coordinator/page_server.h"
+#include "services/coordinator/shown_samples.h"
 #include "services/coordinator/sqlite_journal.h"
 
 namespace crescendo {
@@ -95,12 +97,20 @@ absl::Status Serve(const RunConfig& config, FileSystem& files, const StopSignal&
                                                               config.network.insecure}));
   CoordinatorMetrics metrics(metrics_server->registry());
   CoordinatorHost host(std::move(run.state), std::move(run.journal), &metrics, clock, log);
-  CoordinatorServiceImpl service(&host);
+  ShownSamples samples(static_cast<size_t>(config.coordinator.samples_kept));
+  CoordinatorServiceImpl service(&host, &samples);
+  std::unique_ptr<PageServer> page;
+  if (!config.coordinator.page.empty()) {
+    ASSIGN_OR_RETURN(page, PageServer::Start({config.coordinator.page, config.network.insecure},
+                                             &host, &samples));
+    service.SetPage(page->url());
+  }
   ASSIGN_OR_RETURN(auto server, RpcServer::Start({config.network.coordinator, "coordinator",
                                                   config.network.insecure},
                                                  {&service}));
   log.Info("serving", {{"address", server->address()},
                        {"metrics", metrics_server->address()},
+                       {"page", page != nullptr ? page->url() : "none"},
                        {"run", run_id},
                        {"step", trained},
                        {"took", clock->Now() - begin}});

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
+#include "common/base/shorten.h"
 #include "common/base/status_macros.h"
 #include "common/convert/convert.h"
 #include "common/rpc/deadline.h"
@@ -255,6 +256,10 @@ absl::Status CoordinatorClient::SendReport(
   }
   GroupCompletion completion = std::get<CompleteGroup>(report).completion;
   completion.worker_id = context_.identity.worker_id;
+  for (const auto& [index, tokens] : std::get<CompleteGroup>(report).shown) {
+    completion.results[index].response = ShortenMiddle(
+        codec_->DecodeAnswer(tokens, limits::kResponseTextBytesMax), limits::kShownTextBytesMax);
+  }
   v1::CompleteGroupResponse response;
   const v1::CompleteGroupRequest request = ToProto(completion);
   RETURN_IF_ERROR(

@@ -31,6 +31,7 @@ struct SampleState {
   Verdict verdict = Verdict::kUnspecified;
   double reward = 0;
   std::string extracted;
+  std::string reason;
 
   bool finished() const { return finish != FinishReason::kUnspecified; }
   bool graded() const { return verdict != Verdict::kUnspecified; }

@@ -59,6 +59,9 @@ RolloutOptions CoreOptions(const RunConfig& config, const ModelRunnerParts& part
   options.engine.block_tokens = config.rollout.block_tokens;
   options.engine.stop_tokens = parts.stop_tokens;
   options.chunk_tokens = config.rollout.chunk_tokens;
+  if (config.coordinator.samples_kept > 0) {
+    options.shown_samples = config.coordinator.samples_per_group;
+  }
   return options;
 }
 

@@ -121,8 +121,10 @@ void RewardClient::ReadVerdicts(Stream* stream) {
       }
     }
     context_.post([id, verdict = verdict.ok() ? *verdict : Verdict::kUndecided,
-                   reward = message.reward(), extracted = message.extracted().substr(0, 256)](
-                      RolloutCore& core) { core.OnVerdict(id, verdict, reward, extracted); });
+                   reward = message.reward(), extracted = message.extracted().substr(0, 256),
+                   reason = message.reason().substr(0, 256)](RolloutCore& core) {
+      core.OnVerdict(id, verdict, reward, extracted, reason);
+    });
   }
   stream->over.store(true);
   if (!stream->closing.load()) Broken(stream);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -49,6 +50,8 @@ struct RequestGrade {
 // Tell the coordinator; answer with OnCompleted. Retry until answered. worker_id is the adapter's.
 struct CompleteGroup {
   GroupCompletion completion;
+  // Completions whose text is to go along for people: those of results[first] of the pairs.
+  std::vector<std::pair<size_t, std::vector<int32_t>>> shown;
 };
 
 // Hand leases back. No answer is awaited; a lease that is not renewed runs out anyway.

@@ -51,6 +51,7 @@ struct RolloutOptions {
   int chunks_in_flight_max = 2048;    // sent, not acknowledged, over all samples
   int grades_in_flight_max = 1024;    // at most limits::kGradesInFlightMax
   int held_samples_per_slot_max = 8;  // no more leases are asked for above this
+  int shown_samples = 0;              // of each group, completions that go along for people
   PolicyVersion loaded;               // what the runner holds at the start: the base is 0
 };
 
@@ -95,7 +96,8 @@ class RolloutCore {
   void OnLeases(std::vector<LeasedPrompt> leases);
   void OnResume(uint64_t stream, GroupId group, ResumeReply reply);
   void OnChunkAck(uint64_t stream, const ChunkAck& ack);
-  void OnVerdict(uint64_t id, Verdict verdict, double reward, std::string extracted);
+  void OnVerdict(uint64_t id, Verdict verdict, double reward, std::string extracted,
+                 std::string reason = "");
   // The coordinator has the completion.
   void OnCompleted(LeaseId lease);
   // The coordinator says that the lease is not this worker's any more. Whether it was still held
@@ -177,6 +179,7 @@ class RolloutCore {
   void DropGrades(GroupState& group);
   void UpdateFlowControl(GroupState& group, uint32_t sample);
   void CompleteIfDone(GroupState& group);
+  void AddShown(const GroupState& group, CompleteGroup* complete) const;
   void EmitCompletion(GroupState& group);
 
   GroupState* Find(GroupId group);

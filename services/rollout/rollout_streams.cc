@@ -309,7 +309,8 @@ void RolloutCore::DropGrades(GroupState& group) {
   for (SampleState& sample : group.samples) DropGrade(sample);
 }
 
-void RolloutCore::OnVerdict(uint64_t id, Verdict verdict, double reward, std::string extracted) {
+void RolloutCore::OnVerdict(uint64_t id, Verdict verdict, double reward, std::string extracted,
+                            std::string reason) {
   const auto it = grades_.find(id);
   if (it == grades_.end()) return;
   const auto [group_id, index] = it->second;
@@ -320,6 +321,7 @@ void RolloutCore::OnVerdict(uint64_t id, Verdict verdict, double reward, std::st
   sample.verdict = verdict == Verdict::kUnspecified ? Verdict::kUndecided : verdict;
   sample.reward = reward;
   sample.extracted = std::move(extracted);
+  sample.reason = std::move(reason);
   Flush(group, index, /*force=*/false);
   CompleteIfDone(group);
   FlushGrades();
@@ -340,6 +342,16 @@ void RolloutCore::OnRewardReset() {
 
 // The end of a group
 // -----------------------------------------------------------------------------------------------
+
+// Other samples in other groups, the same ones whenever the group is generated again.
+void RolloutCore::AddShown(const GroupState& group, CompleteGroup* complete) const {
+  const std::vector<SampleResult>& results = complete->completion.results;
+  const size_t count = std::min(results.size(), static_cast<size_t>(options_.shown_samples));
+  for (size_t i = 0; i < count; ++i) {
+    const size_t index = (group.lease.group.value() + i) % results.size();
+    complete->shown.emplace_back(index, group.samples[results[index].sample].tokens);
+  }
+}
 
 void RolloutCore::CompleteIfDone(GroupState& group) {
   if (group.completing || group.resume_pending) return;
@@ -373,9 +385,11 @@ void RolloutCore::EmitCompletion(GroupState& group) {
     if (!sample.graded()) continue;  // closed by the worker that held the group before
     completion.results.push_back(
         SampleResult{i, sample.verdict, sample.reward, static_cast<uint32_t>(sample.tokens.size()),
-                     sample.finish == FinishReason::kTruncated, sample.extracted});
+                     sample.finish == FinishReason::kTruncated, sample.extracted, sample.reason});
   }
-  actions_.push_back(CompleteGroup{std::move(completion)});
+  CompleteGroup complete{std::move(completion), {}};
+  AddShown(group, &complete);
+  actions_.push_back(std::move(complete));
 }
 
 }  // namespace crescendo
