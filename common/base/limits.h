@@ -40,6 +40,10 @@ inline constexpr int kStalenessMax = 64;
 inline constexpr int kGradesInFlightMax = 4096;  // answers of one stream that have no verdict yet
 inline constexpr int kStagesMax = 64;
 
+// What a process remembers of the life of groups (common/metrics/life_trace.h).
+inline constexpr size_t kTraceEventsMax = 1u << 16;
+inline constexpr size_t kTraceFileBytesMax = 64u << 20;
+
 // A server of gRPC (common/rpc/README.md says what each one stops).
 inline constexpr int kConnectionsMax = 16384;  // and no more than there are descriptors for
 inline constexpr int kStreamsPerConnectionMax = 1024;

@@ -48,6 +48,8 @@ constexpr MethodRoles kTable[] = {
     // Rollout.
     {"/crescendo.v1.RolloutService/GetWorker", kOperatorOnly | Bit(Role::kCoordinator)},
     {"/crescendo.v1.RolloutService/Drain", kOperatorOnly | Bit(Role::kCoordinator)},
+    // Every service.
+    {"/crescendo.v1.TraceService/GetTrace", kOperatorOnly},
     // What a service offers: for grpcurl in an operator's hands.
     {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", kOperatorOnly},
 };

@@ -3,6 +3,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/security/credentials.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <atomic>
@@ -23,6 +24,7 @@
 #include "crescendo/v1/experience.grpc.pb.h"
 #include "crescendo/v1/reward.grpc.pb.h"
 #include "crescendo/v1/rollout.grpc.pb.h"
+#include "crescendo/v1/trace.grpc.pb.h"
 #include "crescendo/v1/weights.grpc.pb.h"
 #include "deploy/cli/certificates.h"
 #include "tests/support/temp_dir.h"
@@ -307,6 +309,43 @@ TEST_CASE("a reader that takes nothing is let go") {
   context.TryCancel();
 }
 
+TEST_CASE("connections that are too many are closed, and those that are in go on") {
+  OpenCoordinator service;
+  Counters counters;
+  RpcServerOptions options{"127.0.0.1:0", "coordinator", false, counters.Counter()};
+  options.connections_max = 8;
+  const auto server = RpcServer::Start(options, {&service});
+  REQUIRE(server.ok());
+  const auto call = [](const std::shared_ptr<grpc::Channel>& channel) {
+    const auto stub = v1::CoordinatorService::NewStub(channel);
+    v1::RunStatus status;
+    return Call(kPatience, "the status", [&](grpc::ClientContext* context) {
+      context->set_wait_for_ready(true);
+      return stub->GetStatus(context, {}, &status);
+    });
+  };
+  const auto early = *MakeChannel((*server)->address(), "coordinator", false);
+  CHECK(call(early).ok());
+  {
+    std::vector<OwnedSocket> idle;
+    sockaddr_in to = {};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(static_cast<uint16_t>((*server)->port()));
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (int i = 0; i < 200; ++i) {
+      idle.emplace_back(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      REQUIRE(connect(idle.back().fd(), reinterpret_cast<sockaddr*>(&to), sizeof(to)) == 0);
+    }
+    const absl::Time until = RealNow() + kPatience;
+    while (counters.Of(Refusal::kConnections) < 193 && RealNow() < until) {
+    }
+    CHECK(counters.Of(Refusal::kConnections) == 193);
+    CHECK(call(early).ok());
+  }
+  // They are gone: there is room again.
+  CHECK(call(*MakeChannel((*server)->address(), "coordinator", false)).ok());
+}
+
 TEST_CASE("a service off the loopback without certificates says what to do") {
   RunConfig config;
   config.network.learner = "0.0.0.0:7071";
@@ -328,7 +367,7 @@ TEST_CASE("the table of roles has every method of the protocol, and nothing else
   for (const auto* file :
        {v1::GetStatusRequest::descriptor()->file(), v1::SampleChunk::descriptor()->file(),
         v1::WeightManifest::descriptor()->file(), v1::GradeRequest::descriptor()->file(),
-        v1::WorkerState::descriptor()->file()}) {
+        v1::WorkerState::descriptor()->file(), v1::Trace::descriptor()->file()}) {
     for (int i = 0; i < file->service_count(); ++i) {
       const auto* service = file->service(i);
       for (int j = 0; j < service->method_count(); ++j) {
