@@ -86,9 +86,12 @@ void UnblockStopSignals() {
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
 }
 
-void UsePassiveComputeWaits(char* const* argv) {
+void PrepareComputeProcess(char* const* argv) {
+  // Huge pages for LibTorch's large tensors: it reads this when it makes the first one.
+  setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
   if (getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
+  setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
   // By its path, so that ps shows the program's name.
   char path[4096];
   const ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 1);

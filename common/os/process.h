@@ -48,12 +48,14 @@ class StopSignal {
 // Async-signal-safe: for a child between fork and exec.
 void UnblockStopSignals();
 
-// Has compute threads sleep where they wait for each other, instead of spinning (OpenMP's
-// OMP_WAIT_POLICY=passive), unless the environment says something else: on cores that other
-// processes use too, spinning made a training step 10 times longer. libgomp reads the policy when
-// it is loaded, so the first call starts the program anew in its place, with the same pid and
-// arguments. Call it first in the main of a program that computes on several threads.
-void UsePassiveComputeWaits(char* const* argv);
+// Settings that LibTorch and OpenMP read when they are loaded, unless the environment says
+// something else: compute threads sleep where they wait for each other, instead of spinning
+// (OMP_WAIT_POLICY=passive; on cores that other processes use too, spinning made a training step 10
+// times longer), and large tensors lie on huge pages (THP_MEM_ALLOC_ENABLE; scattered reads of a KV
+// pool are a third faster). The first call starts the program anew in its place, with the same pid
+// and arguments. Call it first in the main of a program that computes.
+void PrepareComputeProcess(char* const* argv);
+inline void UsePassiveComputeWaits(char* const* argv) { PrepareComputeProcess(argv); }
 
 // Bytes of physical memory that the process holds now, and the most it ever held; 0 when unknown.
 int64_t ResidentBytes();

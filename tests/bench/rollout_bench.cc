@@ -289,6 +289,6 @@ int Main(int argc, char** argv) {
 }  // namespace crescendo
 
 int main(int argc, char** argv) {
-  crescendo::UsePassiveComputeWaits(argv);
+  crescendo::PrepareComputeProcess(argv);
   return crescendo::Main(argc, argv);
 }
