@@ -122,6 +122,8 @@ struct Table {
   void (*exp_times_line)(float* x, int64_t n, float max, float inverse_temperature, float constant,
                          float slope);
   void (*bf16_to_f32)(const Bf16* x, float* y, int64_t n);
+  void (*f32_to_bf16)(const float* x, Bf16* y, int64_t n);  // to nearest even
+  void (*add_bf16)(const Bf16* x, float* y, int64_t n);     // y += x
   const char* instruction_set;
 };
 

@@ -349,5 +349,15 @@ void Bf16ToF32(const Bf16* x, float* y, int64_t n) {
   ForEachVector(n, [&](int64_t i, int64_t count) { StoreN(y + i, LoadN(x + i, count), count); });
 }
 
+void F32ToBf16(const float* x, Bf16* y, int64_t n) {
+  ForEachVector(n, [&](int64_t i, int64_t count) { StoreN(y + i, LoadN(x + i, count), count); });
+}
+
+void AddBf16(const Bf16* x, float* y, int64_t n) {
+  ForEachVector(n, [&](int64_t i, int64_t count) {
+    StoreN(y + i, LoadN(y + i, count) + LoadN(x + i, count), count);
+  });
+}
+
 }  // namespace
 }  // namespace crescendo::kernels

@@ -20,6 +20,8 @@ const Table& CRESCENDO_KERNEL_TABLE() {
                               &LogProbGradient,
                               &ExpTimesLine,
                               &Bf16ToF32,
+                              &F32ToBf16,
+                              &AddBf16,
                               CRESCENDO_KERNEL_NAME};
   return table;
 }

@@ -5,6 +5,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <functional>
+
 namespace crescendo {
 
 struct TokenLogProbs {
@@ -19,6 +22,21 @@ struct TokenLogProbs {
 TokenLogProbs TokenLogProb(const at::Tensor& hidden, const at::Tensor& head_weight,
                            const at::Tensor& targets, double temperature, bool want_entropy = false,
                            bool deterministic = false);
+
+// Slopes of a loss for rows [begin, end): from their log-probs and entropies (null unless wanted)
+// to the derivatives by them. Every array is of those rows; d_entropy is null unless wanted.
+using RowSlopes = std::function<void(int64_t begin, int64_t end, const float* log_prob,
+                                     const float* entropy, float* d_log_prob, float* d_entropy)>;
+
+// TokenLogProb and the backward pass of a loss of it in one: each chunk's logits are made once
+// (Cut Cross-Entropy and Liger's fused linear loss do so, arXiv:2411.09009, arXiv:2410.10989).
+// `slopes` is called chunk by chunk, in order. d_hidden [T, hidden_size] of the model's dtype is
+// overwritten; the gradient of head_weight, where it requires one, is added to its .grad in fp32.
+// No graph: call it without gradients enabled.
+TokenLogProbs TokenLogProbBackward(const at::Tensor& hidden, const at::Tensor& head_weight,
+                                   const at::Tensor& targets, double temperature, bool want_entropy,
+                                   bool deterministic, const RowSlopes& slopes,
+                                   const at::Tensor& d_hidden);
 
 }  // namespace crescendo
 

@@ -167,6 +167,36 @@ at::Tensor PackedAttention::Attend(int /*layer*/, const at::Tensor& q, const at:
   return o.out;
 }
 
+void PackedAttention::Forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const at::Tensor& out, const at::Tensor& lse) const {
+  TORCH_CHECK(q.size(0) == cu_seqlens_->back(), "packed attention: expected ", cu_seqlens_->back(),
+              " tokens, found ", q.size(0));
+  Operands o;
+  o.fixed_order = deterministic_;
+  o.q = q;
+  o.k = k;
+  o.v = v;
+  o.out = out;
+  o.lse = lse;
+  Run(o, *cu_seqlens_);
+}
+
+void PackedAttention::Backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               const at::Tensor& out, const at::Tensor& lse,
+                               const at::Tensor& d_out, const Gradients& gradients) const {
+  Operands o;
+  o.q = q;
+  o.k = k;
+  o.v = v;
+  o.out = out;
+  o.lse = lse;
+  o.d_out = d_out;
+  o.d_q = gradients.d_q;
+  o.d_k = gradients.d_k;
+  o.d_v = gradients.d_v;
+  Run(o, *cu_seqlens_);
+}
+
 at::Tensor PackedAttention::Positions() const {
   at::Tensor positions = at::empty({cu_seqlens_->back()}, at::kLong);
   int64_t* out = positions.data_ptr<int64_t>();

@@ -25,6 +25,18 @@ class PackedAttention : public AttentionContext {
   at::Tensor Attend(int layer, const at::Tensor& q, const at::Tensor& k,
                     const at::Tensor& v) override;
 
+  // The two halves without a graph. lse [tokens, query_heads] fp32 is what the backward pass needs
+  // of the forward pass beside its operands and out; gradients are overwritten. Strides as
+  // Attend's.
+  void Forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& out,
+               const at::Tensor& lse) const;
+  struct Gradients {
+    at::Tensor d_q, d_k, d_v;
+  };
+  void Backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                const at::Tensor& out, const at::Tensor& lse, const at::Tensor& d_out,
+                const Gradients& gradients) const;
+
   // The position of each token in its sequence, [tokens] int64: what PolicyModel::Hidden wants.
   at::Tensor Positions() const;
 

@@ -1,13 +1,11 @@
-// The differentiable pieces of the policy: forward by the same kernels as the rollout's, backward
-// written out. An inner part of PolicyModel; contracts in comments, exceptions as LibTorch throws.
+// The pieces of the policy between its matrix products: forward and backward, written out. An inner
+// part of PolicyModel; contracts in comments, exceptions as LibTorch throws.
 #ifndef CRESCENDO_COMMON_MODEL_POLICY_FUNCTIONS_H_
 #define CRESCENDO_COMMON_MODEL_POLICY_FUNCTIONS_H_
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <cstdint>
-#include <memory>
 
 #include "common/model/model_weights.h"
 
@@ -21,8 +19,6 @@ class RopeTable {
   void Reserve(int64_t count);
   const float* cosine() const { return cosine_.data_ptr<float>(); }
   const float* sine() const { return sine_.data_ptr<float>(); }
-  const at::Tensor& cosine_tensor() const { return cosine_; }
-  const at::Tensor& sine_tensor() const { return sine_; }
 
  private:
   at::Tensor inverse_frequencies_;
@@ -30,23 +26,8 @@ class RopeTable {
   at::Tensor sine_;
 };
 
-// x [T, n], weight [n] -> [T, n].
-at::Tensor RmsNormGrad(const at::Tensor& x, const at::Tensor& weight, double eps);
-
-// x [T, hidden] -> q [T, query_heads, head_dim], k and v [T, kv_heads, head_dim], contiguous; bias,
-// q/k norm and RoPE applied. positions [T] int64, covered by the table.
-std::array<at::Tensor, 3> QkvGrad(const at::Tensor& x, const at::Tensor& positions,
-                                  const LayerWeights& weights, const ModelConfig& config,
-                                  const RopeTable& rope);
-
-// x [T, hidden] -> silu(x gate^T) * (x up^T) [T, mlp].
-at::Tensor GatedMlpGrad(const at::Tensor& x, const LayerWeights& weights);
-
-// h + x w^T [T, out] with w [out, in]; w_t is its transposed view without gradients.
-at::Tensor AddLinearGrad(const at::Tensor& h, const at::Tensor& x, const at::Tensor& w,
-                         const at::Tensor& w_t, bool deterministic);
-
-// Row-parallel kernels without gradients, shared by both paths ------------------------------------
+// Forward, shared by rollout and learner
+// -----------------------------------------------------------
 
 // y (contiguous) = RMSNorm(x) over the last dimension; rstd (undefined: not wanted) [rows] fp32.
 void RmsNormInto(const at::Tensor& x, const at::Tensor& weight, double eps, const at::Tensor& y,
@@ -55,6 +36,21 @@ void RmsNormInto(const at::Tensor& x, const at::Tensor& weight, double eps, cons
 void NormAndRotate(const at::Tensor& qkv, const at::Tensor& positions, const LayerWeights& weights,
                    const ModelConfig& config, const RopeTable& rope);
 void SwiGluInto(const at::Tensor& gate_up, const at::Tensor& out);
+// out [T, hidden] = rows of the table [vocab, hidden]; ids are within it.
+void EmbedInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& out);
+
+// Backward: gradients of weights go to .grad (gradient_sink.h) ------------------------------------
+
+// d_x (contiguous) = the gradient of RmsNormInto.
+void RmsNormBackwardInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd,
+                         const at::Tensor& d_y, const at::Tensor& d_x);
+// d_qkv [T, query_size + 2 kv_size], in place: from behind NormAndRotate to before it. `before` is
+// what NormAndRotate was given, used only where the model normalises heads.
+void NormAndRotateBackward(const at::Tensor& d_qkv, const at::Tensor& before,
+                           const at::Tensor& positions, const LayerWeights& weights,
+                           const ModelConfig& config, const RopeTable& rope);
+// d [T, 2 mlp] from d_out [T, mlp]; d may be gate_up itself.
+void SwiGluBackwardInto(const at::Tensor& gate_up, const at::Tensor& d_out, const at::Tensor& d);
 
 }  // namespace crescendo
 

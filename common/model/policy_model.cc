@@ -3,15 +3,15 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
 
 #include <algorithm>
 #include <cstring>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/formats/safetensors.h"
@@ -22,6 +22,7 @@
 #include "common/model/model_weights.h"
 #include "common/model/parallel.h"
 #include "common/model/policy_functions.h"
+#include "common/model/policy_tape.h"
 #include "common/model/torch_guard.h"
 
 namespace crescendo {
@@ -29,19 +30,19 @@ namespace {
 
 const char* DtypeName(at::ScalarType dtype) { return dtype == at::kFloat ? "F32" : "BF16"; }
 
-void EmbedInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& out) {
-  const int64_t* ids = tokens.data_ptr<int64_t>();
-  const size_t row_bytes = static_cast<size_t>(table.size(1)) * table.element_size();
-  const char* from = static_cast<const char*>(table.data_ptr());
-  char* to = static_cast<char*>(out.data_ptr());
-  ParallelRange(at::get_num_threads(), tokens.size(0), RowGrain(table.size(1)),
-                [&](int64_t begin, int64_t end) {
-                  for (int64_t t = begin; t < end; ++t) {
-                    std::memcpy(to + static_cast<size_t>(t) * row_bytes,
-                                from + static_cast<size_t>(ids[t]) * row_bytes, row_bytes);
-                  }
-                });
-}
+// The graph of a forward pass as one node: its backward pass is the tape's.
+struct TapeNode : torch::autograd::Node {
+  torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override {
+    TORCH_CHECK(tape != nullptr, "the policy's backward pass was run before");
+    const at::NoGradGuard no_grad;
+    if (grads[0].defined()) tape->Backward(grads[0].contiguous(), after_layer);
+    tape.reset();
+    return {at::Tensor()};
+  }
+  void release_variables() override { tape.reset(); }
+  std::shared_ptr<PolicyTape> tape;
+  std::function<void(int)> after_layer;
+};
 
 }  // namespace
 
@@ -54,12 +55,16 @@ class PolicyModel::Impl {
   }
 
   ModelWeights& weights() { return *weights_; }
+  void set_recompute_layers(int layers) { recompute_layers_ = layers; }
+  void set_after_layer(std::function<void(int)> hook) { after_layer_ = std::move(hook); }
 
   at::Tensor Hidden(const at::Tensor& tokens, const at::Tensor& positions,
                     AttentionContext& attention) {
     Check(tokens, positions);
-    if (at::GradMode::is_enabled() && weights_->embedding.requires_grad()) {
-      return HiddenWithGradients(tokens, positions, attention);
+    if (at::GradMode::is_enabled()) {
+      if (const at::Tensor trained = Trained(); trained.defined()) {
+        return HiddenWithGradients(trained, tokens, positions, attention);
+      }
     }
     at::NoGradGuard no_grad;
     return HiddenInPlace(tokens, positions, attention);
@@ -77,7 +82,7 @@ class PolicyModel::Impl {
   }
 
   int64_t scratch_bytes() const {
-    int64_t bytes = 0;
+    int64_t bytes = tape_ == nullptr ? 0 : tape_->bytes();
     for (const at::Tensor* t :
          {&residual_, &normed_, &qkv_, &gate_up_, &mlp_, &logits_, &wide_logits_}) {
       if (t->defined()) bytes += static_cast<int64_t>(t->nbytes());
@@ -107,18 +112,33 @@ class PolicyModel::Impl {
     rope_.Reserve(last + 1);
   }
 
-  at::Tensor HiddenWithGradients(const at::Tensor& tokens, const at::Tensor& positions,
-                                 AttentionContext& attention) {
-    at::Tensor h = at::embedding(weights_->embedding, tokens);
-    for (int layer = 0; layer < config().layers; ++layer) {
-      const LayerWeights& w = weights_->layers[static_cast<size_t>(layer)];
-      at::Tensor x = RmsNormGrad(h, w.input_norm, config().norm_eps);
-      const auto [q, k, v] = QkvGrad(x, positions, w, config(), rope_);
-      h = AddLinearGrad(h, attention.Attend(layer, q, k, v), w.o, w.o_t, w.deterministic);
-      x = RmsNormGrad(h, w.post_norm, config().norm_eps);
-      h = AddLinearGrad(h, GatedMlpGrad(x, w), w.down, w.down_t, w.deterministic);
+  // The first parameter that wants a gradient; undefined: none does.
+  at::Tensor Trained() const {
+    for (const NamedTensor& p : weights_->parameters) {
+      if (p.tensor.requires_grad()) return p.tensor;
     }
-    return RmsNormGrad(h, weights_->final_norm, config().norm_eps);
+    return at::Tensor();
+  }
+
+  at::Tensor HiddenWithGradients(const at::Tensor& trained, const at::Tensor& tokens,
+                                 const at::Tensor& positions, AttentionContext& attention) {
+    const auto* packed = dynamic_cast<const PackedAttention*>(&attention);
+    TORCH_CHECK(packed != nullptr, "gradients: expected packed attention");
+    // A tape whose backward pass is still to come keeps its memory.
+    if (tape_ == nullptr || tape_.use_count() > 1) {
+      tape_ = std::make_shared<PolicyTape>(weights_.get(), &rope_);
+    }
+    at::Tensor hidden;
+    {
+      const at::NoGradGuard no_grad;
+      hidden = tape_->Forward(tokens, positions, *packed, recompute_layers_).detach();
+    }
+    const std::shared_ptr<TapeNode> node(new TapeNode, torch::autograd::deleteNode);
+    node->set_next_edges(torch::autograd::collect_next_edges(trained));
+    node->tape = tape_;
+    node->after_layer = after_layer_;
+    torch::autograd::create_gradient_edge(hidden, node);
+    return hidden;
   }
 
   at::Tensor HiddenInPlace(const at::Tensor& tokens, const at::Tensor& positions,
@@ -176,6 +196,9 @@ class PolicyModel::Impl {
 
   std::unique_ptr<ModelWeights> weights_;
   RopeTable rope_;
+  int recompute_layers_ = 0;
+  std::function<void(int)> after_layer_;
+  std::shared_ptr<PolicyTape> tape_;
   at::Tensor residual_, normed_, qkv_, gate_up_, mlp_, logits_, wide_logits_;
 };
 
@@ -213,6 +236,10 @@ at::Tensor PolicyModel::Hidden(const at::Tensor& tokens, const at::Tensor& posit
                                AttentionContext& attention) {
   return impl_->Hidden(tokens, positions, attention);
 }
+void PolicyModel::SetRecomputeLayers(int layers) { impl_->set_recompute_layers(layers); }
+void PolicyModel::SetAfterLayer(std::function<void(int)> hook) {
+  impl_->set_after_layer(std::move(hook));
+}
 at::Tensor PolicyModel::Logits(const at::Tensor& hidden) { return impl_->Logits(hidden); }
 
 const at::Tensor& PolicyModel::head_weight() const { return impl_->weights().head; }
@@ -234,40 +261,8 @@ std::vector<TensorBytes> PolicyModel::State() const {
 }
 
 absl::Status PolicyModel::LoadState(absl::Span<const TensorBytes> tensors) {
-  absl::flat_hash_map<absl::string_view, const TensorBytes*> by_name;
-  for (const TensorBytes& tensor : tensors) {
-    if (!by_name.emplace(tensor.name, &tensor).second) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("load weights: tensor '", tensor.name, "' comes twice"));
-    }
-  }
-  std::vector<const TensorBytes*> sources;
-  for (const NamedTensor& p : parameters()) {
-    const auto it = by_name.find(p.name);
-    const auto fail = [&](absl::string_view expected, absl::string_view found) {
-      return absl::InvalidArgumentError(absl::StrCat("load weights: tensor '", p.name,
-                                                     "': expected ", expected, ", found ", found));
-    };
-    if (it == by_name.end()) return fail("a value", "nothing");
-    const TensorBytes& source = *it->second;
-    if (at::IntArrayRef(source.shape) != p.tensor.sizes()) {
-      return fail(absl::StrCat("shape [", absl::StrJoin(p.tensor.sizes(), ", "), "]"),
-                  absl::StrCat("[", absl::StrJoin(source.shape, ", "), "]"));
-    }
-    if (source.dtype != "F32" && source.dtype != "BF16") {
-      return fail("dtype F32 or BF16", source.dtype);
-    }
-    const size_t bytes = static_cast<size_t>(p.tensor.numel()) * (source.dtype == "F32" ? 4u : 2u);
-    if (source.bytes.size() != bytes) {
-      return fail(absl::StrCat(bytes, " bytes"), absl::StrCat(source.bytes.size()));
-    }
-    sources.push_back(&source);
-  }
-  if (tensors.size() != sources.size()) {
-    for (const NamedTensor& p : parameters()) by_name.erase(p.name);
-    return absl::InvalidArgumentError(absl::StrCat("load weights: tensor '", by_name.begin()->first,
-                                                   "' is none of this policy's"));
-  }
+  ASSIGN_OR_RETURN(const std::vector<const TensorBytes*> sources,
+                   MatchState(ParameterSpecs(config()), tensors));
   for (size_t i = 0; i < sources.size(); ++i) {
     RETURN_IF_ERROR(ConvertInto(sources[i]->bytes, sources[i]->dtype, parameters()[i].tensor));
   }

@@ -15,6 +15,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -86,10 +87,19 @@ class PolicyModel {
 
   // tokens [T] int64 and positions [T] int64, both contiguous on the CPU, ids in [0, vocab_size)
   // and positions in [0, 2^20); checked. Returns [T, hidden_size] in the model's dtype, after the
-  // final norm. With gradients enabled (at::GradMode) and required, the result carries a graph;
-  // without, it lies in the model's scratch memory and is valid until the next call.
+  // final norm. With gradients enabled (at::GradMode) and required by any parameter, the result
+  // carries a graph whose backward pass can be run once and adds to the parameters' .grad, in fp32
+  // whatever their dtype; `attention` is then a PackedAttention. The result lies in the model's
+  // memory and is valid until the next call without gradients, or until the backward pass was run.
   at::Tensor Hidden(const at::Tensor& tokens, const at::Tensor& positions,
                     AttentionContext& attention);
+
+  // How Hidden with gradients trades memory for time: of the first so many layers (-1: all) only
+  // the input is kept, and the backward pass runs them again. The gradients are the same bits.
+  void SetRecomputeLayers(int layers);
+  // Called in a backward pass when the gradients of a layer are whole, and at last with -1 for
+  // those of the embedding. Those of the head and the final norm come before the first layer's.
+  void SetAfterLayer(std::function<void(int)> hook);
 
   // hidden [N, hidden_size] -> [N, vocab_size] fp32. No gradient (the learner uses TokenLogProb of
   // log_prob.h). Valid until the next call of a forward function.

@@ -3,12 +3,20 @@
 #ifndef CRESCENDO_SERVICES_LEARNER_CHUNK_CHECKS_H_
 #define CRESCENDO_SERVICES_LEARNER_CHUNK_CHECKS_H_
 
+#include <cstddef>
+
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "common/base/domain.h"
 #include "common/base/ids.h"
+#include "common/base/limits.h"
 
 namespace crescendo {
+
+// Bytes of one chunk's message: header and all, with room to spare.
+inline constexpr size_t kChunkMessageBytesMax = 8u << 20;
+static_assert(kChunkMessageBytesMax < limits::kMessageBytesMax);
+static_assert(limits::kContextTokensMax * 5 + limits::kChunkTokensMax * 32 < 8 << 20);
 
 // "field: why".
 absl::Status RefuseField(absl::string_view field, absl::string_view why);

@@ -99,6 +99,15 @@ ChunkAck ExperienceBuffer::Decide(SampleChunk& chunk) {
   if (chunk.group.value() & kEvaluationBit) {
     return Refused(chunk, RefuseField("group_id", "an evaluation group is not trained"));
   }
+  if (chunk.lease == LeaseId()) {
+    return Refused(chunk, RefuseField("lease_id", "expected the lease of the group, found none"));
+  }
+  if (groups_end_ > 0 && chunk.group.value() >= groups_end_) {
+    return Refused(
+        chunk,
+        RefuseField("group_id", absl::StrCat("expected a leased group, none from ", groups_end_,
+                                             " on can be, found ", chunk.group.value())));
+  }
   auto it = groups_.find(chunk.group);
   if (ledger_.Contains(chunk.group) || (it != groups_.end() && it->second.complete())) {
     ChunkAck ack = Ack(chunk, ChunkOutcome::kGroupEnded);
@@ -315,6 +324,9 @@ ResumeReply ExperienceBuffer::Resume(GroupId group) const {
 void ExperienceBuffer::SetWanted(const std::vector<GroupId>& groups) {
   wanted_.clear();
   wanted_.insert(groups.begin(), groups.end());
+  if (options_.groups_ahead_max == 0 || groups.empty()) return;
+  groups_end_ = std::max_element(groups.begin(), groups.end())->value() + 1 +
+                static_cast<uint64_t>(options_.groups_ahead_max);
 }
 
 void ExperienceBuffer::ForgetLeases() {

@@ -39,6 +39,9 @@ struct ExperienceOptions {
   int vocabulary_size = 0;        // token ids are in [0, vocabulary_size)
   int64_t bytes_max = 256 << 20;  // memory held by samples
   int groups_max = 65536;         // groups held at once
+  // Groups behind the last one of the newest plan that the coordinator can have leased by now; one
+  // further on is of a lease that nobody granted. 0: not checked.
+  int64_t groups_ahead_max = 0;
 };
 
 // Counts since the start; each chunk counts in exactly one of the first six.
@@ -77,7 +80,7 @@ class ExperienceBuffer {
 
   // Versions above this are "from the future".
   void SetPublished(PolicyVersion version) { published_ = version; }
-  // The groups of the plan that is collected now.
+  // The groups of the plan that is collected now. Plans take groups in the order of their ids.
   void SetWanted(const std::vector<GroupId>& groups);
   // Lease ids begin anew (another coordinator): those seen so far fence nobody off any more.
   void ForgetLeases();
@@ -135,6 +138,7 @@ class ExperienceBuffer {
   PolicyVersion published_;
   absl::flat_hash_map<GroupId, Group> groups_;
   absl::flat_hash_set<GroupId> wanted_;
+  uint64_t groups_end_ = 0;  // ids from here on nobody can have leased; 0: no plan yet
   ExperienceCounters counters_;
   int64_t bytes_ = 0;
   int64_t tokens_ = 0;

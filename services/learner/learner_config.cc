@@ -35,6 +35,14 @@ absl::StatusOr<LearnerHostOptions> MakeHostOptions(const RunConfig& config, int 
   LearnerHostOptions options;
   options.learner.experience.vocabulary_size = vocabulary_size;
   options.learner.experience.bytes_max = ExperienceBytesMax(config);
+  // Plans reach max_staleness steps beyond the one at hand, and one more between a report and the
+  // next plan; twice that, since what it stops is far off.
+  int64_t groups_most = 0;
+  for (const StageSection& stage : config.stages) {
+    groups_most = std::max<int64_t>(groups_most, stage.groups_per_step);
+  }
+  options.learner.experience.groups_ahead_max =
+      2 * groups_most * (config.learner.max_staleness + 2);
   options.learner.steps_total = config.run.steps;
   options.learner.checkpoint_every = config.learner.checkpoint_every;
   options.learner.nonfinite_steps_max = config.learner.nonfinite_steps_max;

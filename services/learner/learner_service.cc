@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/convert/convert.h"
 #include "common/rpc/rpc_status.h"
+#include "services/learner/chunk_checks.h"
 
 namespace crescendo {
 
@@ -15,7 +16,11 @@ grpc::Status ExperienceServiceImpl::StreamSamples(
   const auto cancelled = [context] { return context->IsCancelled(); };
   v1::SampleChunk message;
   while (stream->Read(&message)) {
-    absl::StatusOr<SampleChunk> chunk = FromProto(message);
+    absl::StatusOr<SampleChunk> chunk =
+        message.ByteSizeLong() > kChunkMessageBytesMax
+            ? RefuseField("message", absl::StrCat("expected at most ", kChunkMessageBytesMax,
+                                                  " bytes, found ", message.ByteSizeLong()))
+            : FromProto(message);
     v1::ChunkAck answer;
     if (!chunk.ok()) {
       host_->CountMalformed();

@@ -15,6 +15,10 @@ absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(FileSystem& files, const Ru
   options.export_dtype = config.policy.dtype;
   options.deterministic = config.policy.deterministic;
   options.recompute_layers = config.learner.recompute_layers;
+  options.lora_rank = config.policy.lora_rank;
+  options.lora_alpha = config.policy.lora_alpha;
+  options.lora_targets = config.policy.lora_targets;
+  options.lora_seed = config.run.seed;
   for (const StageSection& stage : config.stages) {
     ASSIGN_OR_RETURN(const PolicyLossOptions loss, MakeLossOptions(stage.objective));
     if (loss.kl_coefficient > 0) options.reference = true;

@@ -59,7 +59,8 @@ void AdamW::FoldGradients() {
   const at::NoGradGuard no_grad;
   for (Slot& slot : slots_) {
     at::Tensor& grad = slot.parameter.tensor.mutable_grad();
-    if (!slot.master.defined() || !grad.defined()) continue;
+    // What the policy's own backward pass leaves is fp32 already.
+    if (!slot.master.defined() || !grad.defined() || grad.scalar_type() == at::kFloat) continue;
     slot.folded = slot.folded.defined() ? slot.folded.add_(grad) : grad.to(at::kFloat).contiguous();
     grad.reset();
   }

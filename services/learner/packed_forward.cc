@@ -1,6 +1,7 @@
 #include "services/learner/packed_forward.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "common/base/status_macros.h"
@@ -27,6 +28,28 @@ TokenLogProbs ForwardLogProbs(PolicyModel& model, const PackedMicroBatch& micro,
   const at::Tensor rows = hidden.index_select(0, IndexTensor(micro.loss_rows));
   return TokenLogProb(rows, model.head_weight(), IndexTensor(micro.targets), micro.temperature,
                       want_entropy, model.deterministic());
+}
+
+TokenLogProbs ForwardAndBackward(PolicyModel& model, const PackedMicroBatch& micro,
+                                 bool want_entropy, const RowSlopes& slopes) {
+  PackedAttention attention(micro.cu_seqlens, model.deterministic());
+  const at::Tensor hidden =
+      model.Hidden(IndexTensor(micro.tokens), IndexTensor(micro.positions), attention);
+  const at::Tensor loss_rows = IndexTensor(micro.loss_rows);
+  TokenLogProbs outputs;
+  at::Tensor d_hidden;
+  {
+    const at::NoGradGuard no_grad;
+    const at::Tensor rows = hidden.detach().index_select(0, loss_rows);
+    at::Tensor d_rows = at::empty_like(rows);
+    outputs = TokenLogProbBackward(rows, model.head_weight(), IndexTensor(micro.targets),
+                                   micro.temperature, want_entropy, model.deterministic(), slopes,
+                                   d_rows);
+    d_hidden = at::zeros_like(hidden);
+    d_hidden.index_copy_(0, loss_rows, d_rows);
+  }
+  hidden.backward(d_hidden);
+  return outputs;
 }
 
 namespace {

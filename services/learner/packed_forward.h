@@ -22,6 +22,12 @@ namespace crescendo {
 TokenLogProbs ForwardLogProbs(PolicyModel& model, const PackedMicroBatch& micro,
                               bool want_entropy = false);
 
+// ForwardLogProbs without a graph and the backward pass of a loss of it, with the logits made once
+// (TokenLogProbBackward). `slopes` may not look beyond the rows that it is called for. The result
+// has no graph; gradients are in the parameters' .grad.
+TokenLogProbs ForwardAndBackward(PolicyModel& model, const PackedMicroBatch& micro,
+                                 bool want_entropy, const RowSlopes& slopes);
+
 // Adds the gradients of a loss whose derivative by the log-probs is `slopes` [L], and by the
 // entropies `entropy_slopes` [L] (empty: 0), to the parameters'.
 void BackwardLogProbs(const TokenLogProbs& outputs, const std::vector<float>& slopes,

@@ -195,4 +195,27 @@ PolicyLossResult PolicyLoss(const PolicyLossInput& input, const PolicyLossOption
   return result;
 }
 
+PolicyLossResult PolicyLossOfPart(const PolicyLossInput& input, const PolicyLossOptions& options,
+                                  size_t begin, size_t end) {
+  CRESCENDO_CHECK(options.ratio != RatioKind::kSequence && begin <= end);
+  const auto part_of = [&](absl::Span<const float> span) {
+    return span.empty() ? span : span.subspan(begin, end - begin);
+  };
+  std::vector<LossSample> samples;
+  for (LossSample sample : input.samples) {
+    if (sample.end <= begin || sample.begin >= end) continue;
+    sample.begin = std::max(sample.begin, begin) - begin;
+    sample.end = std::min(sample.end, end) - begin;
+    samples.push_back(sample);
+  }
+  PolicyLossInput part;
+  part.log_probs = input.log_probs;
+  part.entropies = input.entropies;
+  part.old_log_probs = part_of(input.old_log_probs);
+  part.behavior_log_probs = part_of(input.behavior_log_probs);
+  part.reference_log_probs = part_of(input.reference_log_probs);
+  part.samples = samples;
+  return PolicyLoss(part, options);
+}
+
 }  // namespace crescendo

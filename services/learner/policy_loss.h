@@ -126,6 +126,12 @@ double KlEstimate(float reference, float policy, KlEstimator estimator);
 // comes out as a loss that is not finite; log-ratios are cut at +-20 first.
 PolicyLossResult PolicyLoss(const PolicyLossInput& input, const PolicyLossOptions& options);
 
+// The same of tokens [begin, end) alone: log_probs and entropies are theirs, the other spans and
+// the samples those of the whole. Results of parts that cover the whole add up to its own. Requires
+// another ratio than kSequence.
+PolicyLossResult PolicyLossOfPart(const PolicyLossInput& input, const PolicyLossOptions& options,
+                                  size_t begin, size_t end);
+
 }  // namespace crescendo
 
 #endif  // CRESCENDO_SERVICES_LEARNER_POLICY_LOSS_H_

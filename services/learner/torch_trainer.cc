@@ -98,6 +98,27 @@ void AddMismatch(const PackedMicroBatch& micro, absl::Span<const float> log_prob
   }
 }
 
+// RowSlopes of the policy loss; `own_proximal`: the proximal log-probs are the policy's own.
+PolicyLossStats SlopesOfRows(const PolicyLossInput& whole, const PolicyLossOptions& loss,
+                             bool own_proximal, int64_t begin, int64_t end, const float* log_prob,
+                             const float* entropy, float* d_log_prob, float* d_entropy) {
+  const auto rows = static_cast<size_t>(end - begin);
+  PolicyLossInput input = whole;
+  input.log_probs = {log_prob, rows};
+  if (entropy != nullptr) input.entropies = {entropy, rows};
+  std::vector<float> own;
+  if (own_proximal) {
+    own.assign(whole.behavior_log_probs.size(), 0.0f);
+    std::copy_n(log_prob, rows, own.begin() + begin);
+    input.old_log_probs = own;
+  }
+  const PolicyLossResult result =
+      PolicyLossOfPart(input, loss, static_cast<size_t>(begin), static_cast<size_t>(end));
+  std::copy(result.gradient.begin(), result.gradient.end(), d_log_prob);
+  std::copy(result.entropy_gradient.begin(), result.entropy_gradient.end(), d_entropy);
+  return result.stats;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(
@@ -107,27 +128,37 @@ absl::StatusOr<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(
   const LoadOptions load{.dtype = dtype, .deterministic = options.deterministic};
   ASSIGN_OR_RETURN(auto model, PolicyModel::Load(files, options.policy, load));
   std::unique_ptr<PolicyModel> reference;
-  if (options.reference || options.loss.kl_coefficient > 0) {
+  if (options.reference || options.loss.kl_coefficient > 0 || options.lora_rank > 0) {
     ASSIGN_OR_RETURN(reference, PolicyModel::Load(files, options.policy, load));
   }
   model->SetRequiresGrad(true);
+  model->SetRecomputeLayers(options.recompute_layers);
   return CatchTorch("trainer: making the optimizer's state",
                     [&]() -> absl::StatusOr<std::unique_ptr<TorchTrainer>> {
-                      std::unique_ptr<TorchTrainer> trainer(
-                          new TorchTrainer(files, options, std::move(model), std::move(reference)));
+                      std::unique_ptr<Lora> lora;
+                      if (options.lora_rank > 0) {
+                        const LoraOptions adapters{options.lora_rank, options.lora_alpha,
+                                                   options.lora_targets, options.lora_seed};
+                        ASSIGN_OR_RETURN(lora, Lora::Create(adapters, *reference, model.get()));
+                      }
+                      std::unique_ptr<TorchTrainer> trainer(new TorchTrainer(
+                          files, options, std::move(model), std::move(reference), std::move(lora)));
                       RETURN_IF_ERROR(trainer->optimizer_.Synchronize());
+                      if (trainer->lora_ != nullptr) trainer->lora_->Merge();
                       return trainer;
                     });
 }
 
 TorchTrainer::TorchTrainer(FileSystem& files, const TorchTrainerOptions& options,
                            std::unique_ptr<PolicyModel> model,
-                           std::unique_ptr<PolicyModel> reference)
+                           std::unique_ptr<PolicyModel> reference, std::unique_ptr<Lora> lora)
     : files_(files),
       options_(options),
       model_(std::move(model)),
       reference_(std::move(reference)),
-      optimizer_(model_->parameters(), options.adamw, options.ranks, options.zero_stage) {}
+      lora_(std::move(lora)),
+      optimizer_(lora_ != nullptr ? lora_->parameters() : model_->parameters(), options.adamw,
+                 options.ranks, options.zero_stage) {}
 
 void TorchTrainer::MiniBatchSums::Add(const MiniBatchSums& other) {
   loss.Add(other.loss);
@@ -183,8 +214,6 @@ absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro, const Polic
                                              " tokens, ", micro.targets.size(), " of them sampled");
   return CatchTorch(operation, [&] {
     const bool want_entropy = options_.entropy || loss.entropy_coefficient > 0;
-    const TokenLogProbs policy = ForwardLogProbs(*model_, micro, want_entropy);
-    const absl::Span<const float> log_probs = FloatSpan(policy.log_prob);
     at::Tensor reference;
     if (loss.kl_coefficient > 0 && !loss.kl_in_reward) {
       CRESCENDO_CHECK(reference_ != nullptr);
@@ -193,22 +222,32 @@ absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro, const Polic
     }
     const std::vector<LossSample> samples = LossSamples(micro);
     PolicyLossInput input;
-    input.log_probs = log_probs;
     input.old_log_probs = micro.old_log_probs;
-    if (loss.off_policy != OffPolicy::kNone) {
-      input.old_log_probs = proximal == nullptr ? log_probs : absl::MakeConstSpan(*proximal);
-    }
+    const bool own_proximal = loss.off_policy != OffPolicy::kNone && proximal == nullptr;
+    if (proximal != nullptr) input.old_log_probs = *proximal;
     input.behavior_log_probs = micro.old_log_probs;
     if (reference.defined()) input.reference_log_probs = FloatSpan(reference);
-    if (want_entropy) input.entropies = FloatSpan(policy.entropy);
     input.samples = samples;
-    const PolicyLossResult result = PolicyLoss(input, loss);
-    BackwardLogProbs(policy, result.gradient, result.entropy_gradient);
-
-    sums.loss.Add(result.stats);
+    TokenLogProbs policy;
+    if (loss.ratio == RatioKind::kSequence) {
+      policy = ForwardLogProbs(*model_, micro, want_entropy);
+      input.log_probs = FloatSpan(policy.log_prob);
+      if (own_proximal) input.old_log_probs = input.log_probs;
+      if (want_entropy) input.entropies = FloatSpan(policy.entropy);
+      const PolicyLossResult result = PolicyLoss(input, loss);
+      BackwardLogProbs(policy, result.gradient, result.entropy_gradient);
+      sums.loss.Add(result.stats);
+    } else {
+      policy = ForwardAndBackward(*model_, micro, want_entropy, [&](auto... rows) {
+        sums.loss.Add(SlopesOfRows(input, loss, own_proximal, rows...));
+      });
+    }
+    const absl::Span<const float> log_probs = FloatSpan(policy.log_prob);
     sums.tokens += static_cast<int64_t>(log_probs.size());
     AddMismatch(micro, log_probs, sums.mismatch);
-    for (const float entropy : input.entropies) sums.entropy += entropy;
+    if (want_entropy) {
+      for (const float entropy : FloatSpan(policy.entropy)) sums.entropy += entropy;
+    }
   });
 }
 
@@ -285,6 +324,7 @@ absl::StatusOr<bool> TorchTrainer::Update(const MiniBatchSums& sums, StepResult&
     }
     result.grad_norm = std::max(result.grad_norm, norm);
     RETURN_IF_ERROR(optimizer_.Step(result.learning_rate, GradClipScale(norm, options_.grad_clip)));
+    if (lora_ != nullptr) lora_->Merge();
     return true;  // by Adam's momentum also when this mini-batch had no gradient
   });
 }
@@ -339,7 +379,18 @@ absl::StatusOr<StepResult> TorchTrainer::Train(const TrainRequest& request,
 
 absl::StatusOr<std::vector<TensorData>> TorchTrainer::ExportWeights() {
   return CatchTorch("exporting the weights", [&]() -> absl::StatusOr<std::vector<TensorData>> {
-    return CopyOf(model_->State());
+    if (options_.export_dtype.empty() || options_.export_dtype == options_.dtype) {
+      return CopyOf(model_->State());
+    }
+    ASSIGN_OR_RETURN(const at::ScalarType dtype, ParseDtype(options_.export_dtype));
+    std::vector<TensorData> weights;
+    for (const NamedTensor& parameter : model_->parameters()) {
+      const at::Tensor tensor = parameter.tensor.detach().to(dtype).contiguous();
+      weights.push_back(
+          {parameter.name, dtype == at::kFloat ? "F32" : "BF16", tensor.sizes().vec(),
+           std::string(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes())});
+    }
+    return weights;
   });
 }
 
@@ -366,6 +417,7 @@ absl::Status TorchTrainer::ImportState(const TrainerState& state) {
     }
     RETURN_IF_ERROR(
         optimizer_.Import(ViewOf(state.weights), ViewOf(state.optimizer), counters.updates));
+    if (lora_ != nullptr) lora_->Merge();
     kl_scale_ = counters.kl_scale;
     if (options_.ranks == nullptr) return absl::OkStatus();
     std::vector<double> scale = {own ? kl_scale_ : 0};
@@ -377,6 +429,9 @@ absl::Status TorchTrainer::ImportState(const TrainerState& state) {
 
 absl::Status TorchTrainer::SavePolicy(const std::string& folder) {
   RETURN_IF_ERROR(model_->Save(files_, folder));
+  if (lora_ != nullptr) {
+    RETURN_IF_ERROR(lora_->Save(files_, JoinPath(folder, "adapter"), options_.policy));
+  }
   if (!files_.IsDirectory(options_.policy)) return absl::OkStatus();
   return CopyTokenizerFiles(files_, options_.policy, folder);
 }

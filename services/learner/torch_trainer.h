@@ -30,6 +30,7 @@
 #include "absl/types/span.h"
 #include "common/model/policy_model.h"
 #include "common/os/env.h"
+#include "services/learner/lora.h"
 #include "services/learner/mismatch.h"
 #include "services/learner/optimizer.h"
 #include "services/learner/sharded_optimizer.h"
@@ -57,6 +58,7 @@ class TorchTrainer : public Trainer {
   double kl_scale() const override { return kl_scale_; }
 
   PolicyModel& model() { return *model_; }
+  const Lora* lora() const { return lora_.get(); }  // null: all weights are trained
 
  private:
   // What one mini-batch adds to the step's result.
@@ -71,7 +73,8 @@ class TorchTrainer : public Trainer {
   // Log-probs of the proximal policy of each micro-batch of a mini-batch, in order.
   using ProximalLogProbs = std::vector<std::vector<float>>;
   TorchTrainer(FileSystem& files, const TorchTrainerOptions& options,
-               std::unique_ptr<PolicyModel> model, std::unique_ptr<PolicyModel> reference);
+               std::unique_ptr<PolicyModel> model, std::unique_ptr<PolicyModel> reference,
+               std::unique_ptr<Lora> lora);
   // The targets' log-probs under the weights of `model` as they are.
   static absl::StatusOr<std::vector<float>> LogProbs(PolicyModel& model,
                                                      const PackedMicroBatch& micro);
@@ -94,7 +97,8 @@ class TorchTrainer : public Trainer {
   FileSystem& files_;
   TorchTrainerOptions options_;
   std::unique_ptr<PolicyModel> model_;
-  std::unique_ptr<PolicyModel> reference_;  // null without KL
+  std::unique_ptr<PolicyModel> reference_;  // the base; null without KL and adapters
+  std::unique_ptr<Lora> lora_;
   ShardedAdamW optimizer_;
   double kl_scale_ = 1;
 };

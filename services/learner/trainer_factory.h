@@ -27,6 +27,11 @@ struct TorchTrainerOptions {
   PolicyLossOptions loss;      // of requests that bring none
   // Loads the base a second time, to be the reference, also when `loss` asks for no KL.
   bool reference = false;
+  // Low-rank adapters (lora.h); rank 0: all weights are trained.
+  int lora_rank = 0;
+  double lora_alpha = 0;
+  std::string lora_targets;
+  uint64_t lora_seed = 1;
   int recompute_layers = 0;  // PolicyModel::set_recompute_layers
   AdamWOptions adamw;
   double grad_clip = 1.0;  // global norm; 0: off

@@ -2,7 +2,8 @@
 //
 //   learner_bench [--policy DIR|FILE.gguf] [--dtype float32|bfloat16] [--threads N] [--groups N]
 //                 [--samples N] [--prompt N] [--tokens N] [--minibatches N]
-//                 [--microbatch-tokens N] [--steps N]
+//                 [--microbatch-tokens N] [--steps N] [--cold 1] [--recompute-layers N]
+//                 [--lora-rank N]
 //
 // By default the demo's step (its base policy, 32 groups of 8 samples, 60 tokens, two
 // mini-batches). learner_cpu of tests/bench/README.md: --policy SmolLM2's GGUF --groups 2 --samples
@@ -24,6 +25,7 @@
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
 #include "common/os/posix_env.h"
+#include "common/os/process.h"
 #include "services/learner/advantage.h"
 #include "services/learner/batch_packer.h"
 #include "services/learner/trainer_factory.h"
@@ -42,15 +44,20 @@ struct Options {
   int minibatches = 2;
   int microbatch_tokens = 8192;
   int steps = 5;
+  int cold = 0;  // 1: the first step counts too, as does the memory that it is the first to touch
+  int recompute_layers = 0;
+  int lora_rank = 0;
 };
 
 absl::StatusOr<Options> ParseOptions(const std::vector<std::string>& words) {
   Options options;
   const std::vector<std::pair<absl::string_view, int*>> numbers = {
-      {"--threads", &options.threads}, {"--groups", &options.groups},
-      {"--samples", &options.samples}, {"--prompt", &options.prompt},
-      {"--tokens", &options.tokens},   {"--minibatches", &options.minibatches},
-      {"--steps", &options.steps},     {"--microbatch-tokens", &options.microbatch_tokens}};
+      {"--threads", &options.threads},    {"--groups", &options.groups},
+      {"--samples", &options.samples},    {"--prompt", &options.prompt},
+      {"--tokens", &options.tokens},      {"--minibatches", &options.minibatches},
+      {"--steps", &options.steps},        {"--microbatch-tokens", &options.microbatch_tokens},
+      {"--cold", &options.cold},          {"--recompute-layers", &options.recompute_layers},
+      {"--lora-rank", &options.lora_rank}};
   for (size_t i = 0; i + 1 < words.size(); i += 2) {
     if (words[i] == "--policy") {
       options.policy = words[i + 1];
@@ -125,10 +132,14 @@ absl::Status Run(const Options& options) {
   trainer_options.policy = options.policy;
   trainer_options.dtype = options.dtype;
   trainer_options.threads = options.threads;
+  trainer_options.recompute_layers = options.recompute_layers;
+  trainer_options.lora_rank = options.lora_rank;
+  trainer_options.lora_targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
   ASSIGN_OR_RETURN(const auto trainer, MakeTorchTrainer(*files, trainer_options));
   std::vector<double> wall, cpu;
   double packing = 0;
-  for (int step = 0; step <= options.steps; ++step) {
+  const int warm = options.cold > 0 ? 0 : 1;  // steps that warm caches and memory
+  for (int step = 0; step < options.steps + warm; ++step) {
     const auto begin = std::chrono::steady_clock::now();
     ASSIGN_OR_RETURN(const TrainRequest request,
                      MakeRequest(options, trainer->vocabulary_size(), step));
@@ -136,7 +147,7 @@ absl::Status Run(const Options& options) {
     const auto trained_from = std::chrono::steady_clock::now();
     const double cpu_from = CpuSeconds();
     RETURN_IF_ERROR(trainer->Train(request, nullptr).status());
-    if (step == 0) continue;  // warms caches and memory
+    if (step < warm) continue;
     wall.push_back(Seconds(trained_from));
     cpu.push_back(CpuSeconds() - cpu_from);
   }
@@ -170,6 +181,7 @@ absl::Status Run(const Options& options) {
 }  // namespace crescendo
 
 int main(int argc, char** argv) {
+  crescendo::PrepareComputeProcess(argv);
   const auto options = crescendo::ParseOptions(std::vector<std::string>(argv + 1, argv + argc));
   const absl::Status status = options.ok() ? crescendo::Run(*options) : options.status();
   if (!status.ok()) std::cerr << "learner_bench: " << status.message() << "\n";

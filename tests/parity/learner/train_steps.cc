@@ -1,6 +1,7 @@
 // train_steps POLICY BATCHES.json OUT: trains the steps of a file on the real trainer, for a
 // comparison with transformers. BATCHES.json is {"learning_rate", "kl_coefficient", "clip_high",
-// "minibatches", "microbatch_tokens", "temperature", "steps": [[{"prompt": [ids], "samples":
+// "minibatches", "microbatch_tokens", "temperature", (perhaps) "lora_rank", "lora_alpha",
+// "lora_targets", "recompute_layers", "steps": [[{"prompt": [ids], "samples":
 // [{"tokens", "log_probs", "reward"}]}]]}. Prints a JSON line a step and writes the policy to OUT.
 #include <iostream>
 #include <memory>
@@ -44,6 +45,10 @@ absl::Status Run(const std::string& policy, const std::string& path, const std::
   options.policy = policy;
   options.loss.kl_coefficient = json["kl_coefficient"];
   options.loss.clip_high = json["clip_high"];
+  options.lora_rank = json.value("lora_rank", 0);
+  options.lora_alpha = json.value("lora_alpha", 0.0);
+  options.lora_targets = json.value("lora_targets", "");
+  options.recompute_layers = json.value("recompute_layers", 0);
   ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer, MakeTorchTrainer(*files, options));
   int64_t step = 0;
   for (const nlohmann::json& batch : json["steps"]) {

@@ -4,7 +4,7 @@ usage: trainer_parity.py TRAIN_STEPS
 
 Random policies of both architectures, random groups; three GRPO steps of two updates each, with and
 without KL and clip-higher. Compared after every step: loss, KL, entropy, gradient norm, clip ratio,
-|log-prob - rollout's|; at the end all weights.
+|log-prob - rollout's|; at the end all weights. The same with low-rank adapters against peft, which must load them too.
 """
 
 import json
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 
+import peft
 import torch
 import transformers
 
@@ -126,11 +127,53 @@ def compare(program, architecture, seed, kl_coefficient, clip_high, temperature)
           f"weights within {worst:.1e} after 6 updates")
 
 
+def run(program, folder, settings, out):
+    with open(folder + "/batches.json", "w") as file:
+        json.dump(settings, file)
+    output = subprocess.run([program, folder + "/policy", folder + "/batches.json", folder + out], check=True,
+                            capture_output=True, text=True).stdout
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def compare_lora(program, architecture, seed):
+    """The adapters' steps equal peft's from the same start; peft loads the adapter, transformers the merged policy."""
+    generator = torch.Generator().manual_seed(seed)
+    model = make_model(architecture, seed)
+    settings = {"learning_rate": 1e-3, "kl_coefficient": 0.0, "clip_high": 0.2, "minibatches": 2, "microbatch_tokens": 60,
+                "temperature": 1.0, "lora_rank": 3, "lora_alpha": 12.0, "lora_targets": "q_proj,v_proj,down_proj",
+                "recompute_layers": 1, "steps": []}
+    steps = make_steps(model, 3, 1.0, generator)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder + "/policy")
+        run(program, folder, settings, "/start")
+        ours = run(program, folder, {**settings, "steps": steps}, "/out")
+        adapted = peft.PeftModel.from_pretrained(type(model).from_pretrained(folder + "/policy"), folder + "/start/adapter",
+                                                 is_trainable=True)
+        for step, (expected, found) in enumerate(zip(train(adapted, None, {**settings, "steps": steps}), ours)):
+            for key, value in expected.items():
+                error = abs(value - found[key])
+                assert error <= 1e-5 + 2e-4 * abs(value) * (key == "grad_norm"), (
+                    f"LoRA, step {step}: {key} is {found[key]}, expected {value}")
+        loaded = peft.PeftModel.from_pretrained(type(model).from_pretrained(folder + "/policy"), folder + "/out/adapter")
+        merged = type(model).from_pretrained(folder + "/out")
+        tokens = torch.arange(20)[None] % VOCABULARY
+        with torch.no_grad():
+            of_peft, of_adapter, of_merged = (m(tokens).logits for m in (adapted, loaded, merged))
+            of_base = type(model).from_pretrained(folder + "/policy")(tokens).logits
+    assert float((of_adapter - of_merged).abs().max()) <= 1e-5, "the adapter and the merged policy differ"
+    worst = float((of_peft - of_adapter).abs().max())
+    assert worst <= 1e-3, f"logits after training differ from peft's by {worst}"
+    moved = float((of_merged - of_base).abs().max())
+    assert moved > 10 * worst, f"training moved the logits by {moved} only"
+    print(f"LoRA, {architecture}: logits within {worst:.1e} of peft's after 6 updates that moved them by {moved:.1e}")
+
+
 def main():
     program = sys.argv[1]
     torch.set_num_threads(1)
     compare(program, "qwen2", 1, 0.0, 0.2, 1.0)
     compare(program, "llama", 2, 0.05, 0.28, 0.6)
+    compare_lora(program, "qwen2", 3)
 
 
 if __name__ == "__main__":

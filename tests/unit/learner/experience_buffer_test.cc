@@ -152,6 +152,7 @@ TEST_CASE("Every malformed chunk is refused, names its field, and changes nothin
           "close.finish");
   refused(with([](SampleChunk& c) { c.close.reward = std::nan(""); }), "close.reward");
   refused(with([](SampleChunk& c) { c.group = GroupId((uint64_t{1} << 63) | 1); }), "group_id");
+  refused(with([](SampleChunk& c) { c.lease = LeaseId(); }), "lease_id");
   refused(TestChunk(1, 0, 4, 61), "offset");
   refused(TestChunk(1, 0, 4, limits::kChunkTokensMax + 1), "tokens");
   const auto header = [&](auto change) {
@@ -168,8 +169,29 @@ TEST_CASE("Every malformed chunk is refused, names its field, and changes nothin
   refused(header([](GroupHeader& h) { h.temperature = 0; }), "header.temperature");
   SampleChunk other = WithHeader(TestChunk(1, 0, 4, 1), TestHeader(3));
   refused(other, "header");
-  CHECK(buffer.counters().chunks_refused == 26);
+  CHECK(buffer.counters().chunks_refused == 27);
   CHECK(buffer.Accept(TestChunk(1, 0, 4, 4, true)).outcome == Outcome::kAccepted);
+}
+
+TEST_CASE("A group far beyond what can have been leased is refused, once a plan is known") {
+  ExperienceOptions options;
+  options.vocabulary_size = kTestVocabulary;
+  options.groups_ahead_max = 8;
+  ExperienceBuffer buffer(options, Ledger(), PolicyVersion(3));
+  const auto accept = [&](uint64_t group) {
+    return buffer.Accept(WithHeader(TestChunk(group, 0, 0, 4), TestHeader(2)));
+  };
+  CHECK(accept(1000).outcome == Outcome::kAccepted);  // nothing is known yet
+  buffer.SetWanted({GroupId(4), GroupId(5)});
+  CHECK(accept(13).outcome == Outcome::kAccepted);
+  const ChunkAck ack = accept(14);
+  CHECK(ack.outcome == Outcome::kRefused);
+  CHECK(absl::StartsWith(ack.message, "group_id:"));
+  buffer.SetWanted({});  // between two plans the last one's bound holds
+  CHECK(accept(14).outcome == Outcome::kRefused);
+  buffer.SetWanted({GroupId(6), GroupId(7)});
+  CHECK(accept(14).outcome == Outcome::kAccepted);
+  CHECK(buffer.groups() == 3);
 }
 
 TEST_CASE("A closed sample stays as it is") {

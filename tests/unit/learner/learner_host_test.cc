@@ -319,6 +319,12 @@ TEST_CASE("What a worker gets wrong is answered on its stream, by field, and dis
   ack = worker.Send(bad);
   CHECK(ack.outcome() == v1::ChunkAck::OUTCOME_REFUSED);
   CHECK(absl::StrContains(ack.message(), "log_probs"));
+  v1::SampleChunk huge =
+      ToProto(WithHeader(TestChunk(0, 0, 0, 5, false, 1, 0), TestHeader(kSamples)));
+  huge.mutable_header()->set_problem_id(std::string(9 << 20, 'x'));
+  ack = worker.Send(huge);
+  CHECK(ack.outcome() == v1::ChunkAck::OUTCOME_REFUSED);
+  CHECK(absl::StrContains(ack.message(), "message:"));
   worker.SendStep(0);
   REQUIRE(learner.coordinator().AwaitReport(0));
 

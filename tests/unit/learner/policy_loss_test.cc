@@ -208,6 +208,42 @@ TEST_CASE("Splitting samples over micro-batches changes neither loss nor gradien
   CHECK(gradient == whole.gradient);
 }
 
+TEST_CASE("Cut anywhere, in the middle of samples too, parts add up to the whole") {
+  const Fixture fixture = MakeFixture(9);
+  PolicyLossOptions options;
+  options.kl_coefficient = 0.1;
+  options.entropy_coefficient = 0.2;
+  options.off_policy = OffPolicy::kTruncated;
+  options.importance_cap = 1.2;
+  options.ratio = GENERATE(RatioKind::kToken, RatioKind::kCispo);
+  PolicyLossInput input = fixture.Input(true, true);
+  input.entropies = fixture.reference;  // any numbers
+  const PolicyLossResult whole = PolicyLoss(input, options);
+  PolicyLossStats sum;
+  std::vector<float> gradient, entropy_gradient;
+  const size_t tokens = fixture.log_probs.size();
+  for (const size_t step : {size_t{5}, size_t{8}, tokens}) {
+    sum = PolicyLossStats();
+    gradient.clear(), entropy_gradient.clear();
+    for (size_t begin = 0; begin < tokens; begin += step) {
+      const size_t end = std::min(tokens, begin + step);
+      PolicyLossInput part = input;
+      part.log_probs = input.log_probs.subspan(begin, end - begin);
+      part.entropies = input.entropies.subspan(begin, end - begin);
+      const PolicyLossResult result = PolicyLossOfPart(part, options, begin, end);
+      sum.Add(result.stats);
+      gradient.insert(gradient.end(), result.gradient.begin(), result.gradient.end());
+      entropy_gradient.insert(entropy_gradient.end(), result.entropy_gradient.begin(),
+                              result.entropy_gradient.end());
+    }
+    CHECK(sum.loss == Approx(whole.stats.loss).epsilon(1e-12));
+    CHECK(sum.tokens == whole.stats.tokens);
+    CHECK(sum.truncated_weights == whole.stats.truncated_weights);
+    CHECK(gradient == whole.gradient);
+    CHECK(entropy_gradient == whole.entropy_gradient);
+  }
+}
+
 TEST_CASE("The names of [objective] are those of the formulas, and no others") {
   CHECK(*ParseRatioKind("token") == RatioKind::kToken);
   CHECK(*ParseRatioKind("sequence") == RatioKind::kSequence);

@@ -3,9 +3,12 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "catch2/catch.hpp"
 #include "common/model/sampler.h"
 #include "common/model/torch_guard.h"
+#include "common/os/process.h"
 
 namespace crescendo {
 namespace {
@@ -93,6 +96,60 @@ TEST_CASE("targets outside the vocabulary and bad shapes are errors, not reads p
   CHECK(!status(good - 1, 1.0).ok());
   CHECK(!status(at::zeros({3}, at::kLong), 1.0).ok());
   CHECK(!status(good, 0.0).ok());
+}
+
+TEST_CASE("forward and backward in one give what autograd gives, and call for slopes in order") {
+  at::manual_seed(11);
+  SetComputeThreads(2);
+  const at::ScalarType dtype = GENERATE(at::kFloat, at::kBFloat16);
+  const int64_t tokens = 150, vocab = GENERATE(40, 260'000);  // in one chunk, in chunks of 64
+  const at::Tensor hidden = at::randn({tokens, 12}).to(dtype).requires_grad_();
+  const at::Tensor head = (at::randn({vocab, 12}) * 0.5).to(dtype).requires_grad_();
+  const at::Tensor targets = at::randint(vocab, {tokens}, at::kLong);
+  const at::Tensor weight = at::randn({tokens}), bonus = at::randn({tokens});
+  const TokenLogProbs graph = TokenLogProb(hidden, head, targets, 0.8, true);
+  ((graph.log_prob * weight).sum() + (graph.entropy * bonus).sum()).backward();
+  const at::Tensor d_head = head.grad().to(at::kFloat);
+  head.mutable_grad().reset();
+  const at::NoGradGuard no_grad;
+  at::Tensor d_hidden = at::empty_like(hidden);
+  int64_t next = 0;
+  const auto slopes = [&](int64_t begin, int64_t end, const float* log_prob, const float* entropy,
+                          float* d_log_prob, float* d_entropy) {
+    CHECK(begin == next);
+    next = end;
+    CHECK(log_prob[0] == graph.log_prob[begin].item<float>());
+    CHECK(entropy[0] == graph.entropy[begin].item<float>());
+    for (int64_t t = begin; t < end; ++t) {
+      d_log_prob[t - begin] = weight[t].item<float>();
+      d_entropy[t - begin] = bonus[t].item<float>();
+    }
+  };
+  const TokenLogProbs fused =
+      TokenLogProbBackward(hidden, head, targets, 0.8, true, false, slopes, d_hidden);
+  CHECK(next == tokens);
+  CHECK(at::equal(fused.log_prob, graph.log_prob));
+  CHECK(at::equal(fused.entropy, graph.entropy));
+  const double tolerance = dtype == at::kFloat ? 1e-5 : 2e-2;
+  CHECK(MaxDiff(d_hidden, hidden.grad()) <= tolerance * hidden.grad().abs().max().item<double>());
+  REQUIRE(head.grad().scalar_type() == at::kFloat);
+  CHECK(MaxDiff(head.grad(), d_head) <= tolerance * d_head.abs().max().item<double>());
+}
+
+TEST_CASE("no matrix of tokens x vocabulary is ever in memory") {
+  SetComputeThreads(2);
+  const int64_t tokens = 2000, vocab = 100'000;  // 800 MB of logits
+  at::manual_seed(12);
+  const at::Tensor hidden = at::randn({tokens, 4}), head = at::randn({vocab, 4}).requires_grad_();
+  const at::Tensor targets = at::randint(vocab, {tokens}, at::kLong);
+  const at::NoGradGuard no_grad;
+  at::Tensor d_hidden = at::empty_like(hidden);
+  const auto slopes = [](int64_t begin, int64_t end, const float*, const float*, float* d_log_prob,
+                         float*) { std::fill_n(d_log_prob, end - begin, 0.5f); };
+  const int64_t before = PeakResidentBytes();
+  TokenLogProb(hidden, head, targets, 1.0);
+  TokenLogProbBackward(hidden, head, targets, 1.0, false, false, slopes, d_hidden);
+  CHECK(PeakResidentBytes() - before < 250 << 20);
 }
 
 }  // namespace crescendo
