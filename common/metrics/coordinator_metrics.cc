@@ -22,6 +22,10 @@ CoordinatorMetrics::CoordinatorMetrics(prometheus::Registry& registry)
                       "Steps forgotten because the learner came back with an older checkpoint.")),
       stage_changes_total(
           MakeCounter(registry, "crescendo_coordinator_stage_changes_total", "Stages that ended.")),
+      second_leases_total(MakeCounter(registry, "crescendo_coordinator_second_leases_total",
+                                      "Groups of slow workers that went to a second worker too.")),
+      quarantines_total(MakeCounter(registry, "crescendo_coordinator_quarantines_total",
+                                    "Times that a worker was quarantined.")),
       evaluations_total(MakeCounter(registry, "crescendo_coordinator_evaluations_total",
                                     "Evaluations finished.")),
       refused_calls_total(MakeCounter(registry, "crescendo_coordinator_refused_calls_total",
@@ -58,6 +62,35 @@ CoordinatorMetrics::CoordinatorMetrics(prometheus::Registry& registry)
       awaiting_seconds(MakeGauge(
           registry, "crescendo_coordinator_awaiting_seconds",
           "How long the run has been waiting for something that is late; 0 when nothing is.")),
+      gpu_hours(prometheus::BuildGauge()
+                    .Name("crescendo_coordinator_gpu_hours")
+                    .Help("GPU-hours of the run so far, by service and GPU type.")
+                    .Register(registry)),
+      core_hours(prometheus::BuildGauge()
+                     .Name("crescendo_coordinator_core_hours")
+                     .Help("CPU core-hours of the run so far, by service and GPU type.")
+                     .Register(registry)),
+      cost_money(prometheus::BuildGauge()
+                     .Name("crescendo_coordinator_cost_money")
+                     .Help("What the run has cost so far, in the unit of cost.currency.")
+                     .Register(registry)),
+      projected_gpu_hours(MakeGauge(registry, "crescendo_coordinator_projected_gpu_hours",
+                                    "GPU-hours at the end of the run; 0 while not known.")),
+      projected_cost_money(MakeGauge(registry, "crescendo_coordinator_projected_cost_money",
+                                     "Cost at the end of the run; 0 while not known.")),
+      awaited_seconds(
+          registry, "crescendo_coordinator_awaited_seconds",
+          "How long the run has been waiting for something late, by whom it waits for."),
+      quarantined_worker_seconds(registry, "crescendo_coordinator_quarantined_worker_seconds",
+                                 "For how long a worker stays quarantined, and why."),
+      rule_value(registry, "crescendo_coordinator_rule_value",
+                 "What a rule of the curriculum looks at, over the stage so far."),
+      rule_threshold(registry, "crescendo_coordinator_rule_threshold",
+                     "Where a rule of the curriculum begins to hold."),
+      stage_ends(registry, "crescendo_coordinator_stage_ends",
+                 "Stages of the run that ended, by the rule that ended them."),
+      evaluation_pass_at_1_ratio(registry, "crescendo_coordinator_evaluation_pass_at_1_ratio",
+                                 "pass@1 of the newest evaluation, by set."),
       journal_commit_seconds(MakeHistogram(registry, "crescendo_coordinator_journal_commit_seconds",
                                            "Duration of one commit to the journal.",
                                            ExponentialBuckets(0.00005, 2, 16))) {}

@@ -6,6 +6,7 @@
 #ifndef CRESCENDO_COMMON_METRICS_COORDINATOR_METRICS_H_
 #define CRESCENDO_COMMON_METRICS_COORDINATOR_METRICS_H_
 
+#include "common/metrics/labelled_gauges.h"
 #include "common/metrics/metric_makers.h"
 
 namespace crescendo {
@@ -22,6 +23,8 @@ struct CoordinatorMetrics {
   prometheus::Counter& steps_total;
   prometheus::Counter& steps_rolled_back_total;
   prometheus::Counter& stage_changes_total;
+  prometheus::Counter& second_leases_total;
+  prometheus::Counter& quarantines_total;
   prometheus::Counter& evaluations_total;
   // crescendo_coordinator_refused_calls_total{reason=request}: another protocol version, an unknown
   // caller, a field out of bounds. The other reasons: refused_calls.h.
@@ -42,6 +45,18 @@ struct CoordinatorMetrics {
   prometheus::Gauge& pass_at_1_ratio;
   prometheus::Gauge& tokens_per_second;
   prometheus::Gauge& awaiting_seconds;
+  // What has been used so far, by service and gpu_type.
+  prometheus::Family<prometheus::Gauge>& gpu_hours;
+  prometheus::Family<prometheus::Gauge>& core_hours;
+  prometheus::Family<prometheus::Gauge>& cost_money;
+  prometheus::Gauge& projected_gpu_hours;
+  prometheus::Gauge& projected_cost_money;
+  LabelledGauges awaited_seconds;             // {from}: worker ids, "learner", "anyone"
+  LabelledGauges quarantined_worker_seconds;  // {worker, reason}: for another so long
+  LabelledGauges rule_value;                  // {rule} of the curriculum, over the stage so far
+  LabelledGauges rule_threshold;              // {rule}
+  LabelledGauges stage_ends;                  // {rule}: stages that it ended
+  LabelledGauges evaluation_pass_at_1_ratio;  // {set}: the newest
   prometheus::Histogram& journal_commit_seconds;
 };
 

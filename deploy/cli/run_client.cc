@@ -37,6 +37,9 @@ absl::Status RunClient::FetchStatus(absl::Duration timeout, RunPicture* picture)
   picture->steps.erase(picture->steps.lower_bound(picture->status.step()), picture->steps.end());
   picture->evaluations.erase(picture->evaluations.upper_bound(picture->status.step()),
                              picture->evaluations.end());
+  picture->other_evaluations.erase(
+      picture->other_evaluations.lower_bound({picture->status.step() + 1, ""}),
+      picture->other_evaluations.end());
   picture->stages.assign(picture->status.stages().begin(), picture->status.stages().end());
   return absl::OkStatus();
 }
@@ -55,7 +58,13 @@ absl::Status RunClient::FetchHistory(int64_t from_step, absl::Duration timeout,
                          }));
     for (const v1::StepRecord& step : response.steps()) picture->steps[step.step()] = step;
     for (const v1::EvaluationResult& evaluation : response.evaluations()) {
-      picture->evaluations[evaluation.step()] = evaluation;
+      const bool first = !picture->status.has_last_evaluation() ||
+                         evaluation.set() == picture->status.last_evaluation().set();
+      if (first) {
+        picture->evaluations[evaluation.step()] = evaluation;
+      } else {
+        picture->other_evaluations[{evaluation.step(), evaluation.set()}] = evaluation;
+      }
     }
     picture->stages.assign(response.stages().begin(), response.stages().end());
     if (response.steps_size() < static_cast<int>(kPage)) return absl::OkStatus();
@@ -68,18 +77,30 @@ absl::Status RunClient::Update(absl::Duration timeout, RunPicture* picture) {
   RETURN_IF_ERROR(FetchStatus(timeout, picture));
   const v1::RunStatus& status = picture->status;
   const bool steps_missing = static_cast<int64_t>(picture->steps.size()) < status.step();
-  const bool evaluation_missing = status.has_last_evaluation() &&
-                                  picture->evaluations.count(status.last_evaluation().step()) == 0;
+  bool evaluation_missing = status.has_last_evaluation() &&
+                            picture->evaluations.count(status.last_evaluation().step()) == 0;
+  for (int i = 1; i < status.last_evaluations_size(); ++i) {
+    const v1::EvaluationResult& last = status.last_evaluations(i);
+    evaluation_missing |= picture->other_evaluations.count({last.step(), last.set()}) == 0;
+  }
   if (!steps_missing && !evaluation_missing) return absl::OkStatus();
   const int64_t from =
       std::max<int64_t>(0, static_cast<int64_t>(picture->steps.size()) - kLookBack);
   return FetchHistory(picture->evaluations.empty() ? 0 : from, timeout, picture);
 }
 
+absl::Status RunClient::SetStage(absl::Duration timeout, const v1::SetStageRequest& request) {
+  v1::SetStageResponse response;
+  return Call(
+      timeout, absl::StrCat("the coordinator at ", address_, " to set the stage"),
+      [&](grpc::ClientContext* context) { return stub_->SetStage(context, request, &response); });
+}
+
 absl::Status RunClient::FetchAll(absl::Duration timeout, RunPicture* picture) {
   RETURN_IF_ERROR(FetchStatus(timeout, picture));
   picture->steps.clear();
   picture->evaluations.clear();
+  picture->other_evaluations.clear();
   return FetchHistory(0, timeout, picture);
 }
 

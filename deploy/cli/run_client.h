@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -16,11 +17,12 @@
 namespace crescendo {
 
 // A run as it is known here. Steps and evaluations by their step; a roll-back takes away what it
-// must.
+// must. `evaluations` are those of the first set, the run's curve.
 struct RunPicture {
   v1::RunStatus status;
   std::map<int64_t, v1::StepRecord> steps;
   std::map<int64_t, v1::EvaluationResult> evaluations;
+  std::map<std::pair<int64_t, std::string>, v1::EvaluationResult> other_evaluations;  // and set
   std::vector<v1::StageStatus> stages;
 };
 
@@ -36,6 +38,8 @@ class RunClient {
   absl::Status Update(absl::Duration timeout, RunPicture* picture);
   // The whole history anew, whatever the status says.
   absl::Status FetchAll(absl::Duration timeout, RunPicture* picture);
+  absl::Status SetStage(absl::Duration timeout, const v1::SetStageRequest& request);
+  const std::string& address() const { return address_; }
 
  private:
   RunClient(std::string address, std::shared_ptr<grpc::Channel> channel);

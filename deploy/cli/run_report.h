@@ -25,7 +25,8 @@ Provenance FindProvenance(FileSystem& files, const std::string& program_folder);
 //   commit, machine, seed, base_pass_at_1, final_pass_at_1 and ci95 (of the final; null when there
 //   was no evaluation), steps, stages (context_tokens, first_step, last_step, reason),
 //   wall_seconds, generated_tokens, trained_tokens, rollout_workers, mismatch_max,
-//   truncation_by_stage, mean_length_by_stage.
+//   truncation_by_stage, mean_length_by_stage, cost (currency, gpu_hours, core_hours, money,
+//   services), evaluations (evaluation_report.h).
 // A stage's last_step is that of the run when the run ended in it. Steps count from 0.
 nlohmann::ordered_json ReportJson(const RunPicture& run, uint64_t seed, int rollout_workers,
                                   const Provenance& provenance);

@@ -71,6 +71,11 @@ void RunWatcher::TellLines() {
     for (auto it = picture_.evaluations.upper_bound(told_evaluation_);
          it != picture_.evaluations.end() && it->first <= up_to; ++it) {
       terminal_->Line(EvaluationLine(it->second));
+      const int64_t step = it->first;
+      for (auto other = picture_.other_evaluations.lower_bound({step, ""});
+           other != picture_.other_evaluations.end() && other->first.first == step; ++other) {
+        terminal_->Line(EvaluationLine(other->second));
+      }
       told_evaluation_ = it->first;
     }
   };

@@ -1,6 +1,8 @@
 #include "services/coordinator/coordinator_host.h"
 
 #include <algorithm>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -171,6 +173,47 @@ void CoordinatorHost::Answer() {
   replies_.clear();
 }
 
+namespace {
+
+void ExportCost(const CostView& cost, CoordinatorMetrics& m) {
+  for (const ServiceCostView& service : cost.services) {
+    const std::map<std::string, std::string> labels = {{"service", service.service},
+                                                       {"gpu_type", service.gpu_type}};
+    m.gpu_hours.Add(labels).Set(service.used.gpu_hours);
+    m.core_hours.Add(labels).Set(service.used.core_hours);
+    m.cost_money.Add(labels).Set(service.used.money);
+  }
+  m.projected_gpu_hours.Set(cost.run_end ? cost.run_end->used.gpu_hours : 0);
+  m.projected_cost_money.Set(cost.run_end ? cost.run_end->used.money : 0);
+}
+
+void ExportLabelled(const RunView& view, double waited, CoordinatorMetrics& m) {
+  std::map<MetricLabels, double> awaited, quarantined, values, thresholds, ends, passes;
+  for (const std::string& from : view.awaited_from) awaited[{{"from", from}}] = waited;
+  for (const WorkerView& worker : view.workers) {
+    if (worker.state != "quarantined") continue;
+    quarantined[{{"worker", worker.worker_id}, {"reason", worker.incident}}] =
+        worker.quarantined_seconds;
+  }
+  for (const RuleReading& rule : view.rules) {
+    if (!rule.enabled) continue;
+    values[{{"rule", CurriculumRuleName(rule.rule)}}] = rule.value;
+    thresholds[{{"rule", CurriculumRuleName(rule.rule)}}] = rule.threshold;
+  }
+  for (const StageView& stage : view.stages) {
+    if (!stage.rule.empty()) ++ends[{{"rule", stage.rule}}];
+  }
+  for (const EvaluationRow& row : view.last_evaluations) passes[{{"set", row.set}}] = row.pass_at_1;
+  m.awaited_seconds.Set(awaited);
+  m.quarantined_worker_seconds.Set(quarantined);
+  m.rule_value.Set(values);
+  m.rule_threshold.Set(thresholds);
+  m.stage_ends.Set(ends);
+  m.evaluation_pass_at_1_ratio.Set(passes);
+}
+
+}  // namespace
+
 void CoordinatorHost::ExportMetrics(absl::Time now) {
   const RunView view = state_->View(now);
   if (view.awaiting.empty()) {
@@ -189,6 +232,8 @@ void CoordinatorHost::ExportMetrics(absl::Time now) {
   };
   add(m.leases_granted_total, c.leases_granted, exported_.leases_granted);
   add(m.leases_expired_total, c.leases_expired, exported_.leases_expired);
+  add(m.second_leases_total, c.second_leases, exported_.second_leases);
+  add(m.quarantines_total, c.quarantines, exported_.quarantines);
   add(m.leases_abandoned_total, c.leases_abandoned, exported_.leases_abandoned);
   add(m.groups_completed_total, c.groups_completed, exported_.groups_completed);
   add(m.late_completions_total, c.late_completions, exported_.late_completions);
@@ -217,7 +262,10 @@ void CoordinatorHost::ExportMetrics(absl::Time now) {
   if (!view.stages.empty()) m.context_tokens.Set(view.stages.back().context_tokens);
   if (view.last_evaluation) m.pass_at_1_ratio.Set(view.last_evaluation->pass_at_1);
   m.tokens_per_second.Set(view.tokens_per_second);
-  m.awaiting_seconds.Set(view.awaiting.empty() ? 0 : absl::ToDoubleSeconds(now - awaiting_since_));
+  ExportCost(view.cost, m);
+  const double waited = view.awaiting.empty() ? 0 : absl::ToDoubleSeconds(now - awaiting_since_);
+  m.awaiting_seconds.Set(waited);
+  ExportLabelled(view, waited, m);
 }
 
 }  // namespace crescendo

@@ -54,9 +54,16 @@ absl::Status CheckOptions(const CoordinatorOptions& options) {
   if (options.evaluation_problems.size() >= (uint64_t{1} << kEvaluationIndexBits)) {
     return bad("too many evaluation problems");
   }
-  if (!options.evaluation_problems.empty() &&
-      (options.evaluation.samples < 1 || options.evaluation.context_tokens < 1)) {
-    return bad("evaluation: samples and context_tokens must be positive");
+  size_t evaluated = 0;
+  for (const EvaluationOptions& set : options.evaluations) {
+    if (set.problems < 1 || set.samples < 1 || set.context_tokens < 1) {
+      return bad("evaluations: problems, samples and context_tokens must be positive");
+    }
+    evaluated += set.problems;
+  }
+  if (options.evaluations.size() > limits::kEvaluationSetsMax ||
+      evaluated != options.evaluation_problems.size()) {
+    return bad("evaluations: too many sets, or other problems than the sets have");
   }
   if (options.heartbeat <= absl::ZeroDuration() || options.lease <= options.heartbeat) {
     return bad("a lease must last longer than the time between two heartbeats");
@@ -89,7 +96,9 @@ CoordinatorState::CoordinatorState(CoordinatorOptions options, absl::Time now)
       now_(now),
       written_(now),
       step_changed_(now),
-      statistics_(options_.problems.size()) {}
+      statistics_(options_.problems.size()),
+      cost_(options_.prices),
+      cost_counted_(now) {}
 
 CoordinatorState::~CoordinatorState() = default;
 
@@ -101,6 +110,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorState>> CoordinatorState::Create(
     state->StartRun();
   } else {
     RETURN_IF_ERROR(state->LoadRun(image, now));
+    RETURN_IF_ERROR(Annotate(state->cost_.Restore(image.scalars.cost), "journal"));
   }
   return state;
 }

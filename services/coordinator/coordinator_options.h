@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "common/base/domain.h"
+#include "services/coordinator/cost_meter.h"
 #include "services/coordinator/curriculum.h"
 
 namespace crescendo {
@@ -19,6 +20,9 @@ struct Problem {
   std::string text;
   RewardSpec reward;
   std::optional<double> level = std::nullopt;  // difficulty, where it is known
+  // Of an evaluation set: the place among evaluation_problems of the problem that this one is with
+  // other numbers; -1: of none.
+  int64_t variant_of = -1;
 };
 
 struct StageOptions {
@@ -31,11 +35,13 @@ struct StageOptions {
       level_mix;  // weight of each difficulty class, easiest first; empty: as they come
 };
 
+// A set to evaluate: the next `problems` of CoordinatorOptions::evaluation_problems.
 struct EvaluationOptions {
   std::string set;  // a name for reports
+  int problems = 0;
   int samples = 1;  // a problem
   SamplingParams sampling;
-  int context_tokens = 0;  // > 0 when there are problems
+  int context_tokens = 0;  // > 0
   int every = 0;           // steps; 0: only before the first and after the last
 };
 
@@ -50,12 +56,18 @@ struct CoordinatorOptions {
   CurriculumOptions curriculum;
   double settled_weight = 1;  // (0, 1]: chance of a problem that was always or never solved so far
                               // to be in an epoch
-  EvaluationOptions evaluation;
-  std::vector<Problem> problems;             // of training; not empty unless steps = 0
-  std::vector<Problem> evaluation_problems;  // empty: no evaluation
+  std::vector<EvaluationOptions> evaluations;  // at most limits::kEvaluationSetsMax
+  std::vector<Problem> problems;               // of training; not empty unless steps = 0
+  std::vector<Problem> evaluation_problems;    // those of all sets, set by set
+  CostPrices prices;
+  // Services that do not introduce themselves, for the cost meter: what one process holds.
+  Resources reward;
+  int reward_processes = 0;
+  Resources coordinator;
   absl::Duration heartbeat = absl::Milliseconds(500);
   absl::Duration lease = absl::Seconds(10);
   absl::Duration awaited_after = absl::Seconds(15);
+  bool second_leases = true;  // of groups that a worker is slow with, near the end of a step
 };
 
 }  // namespace crescendo

@@ -1,5 +1,6 @@
 // What comes next: plans of steps, stages, and evaluation rounds.
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -38,12 +39,13 @@ std::vector<StageStep> CoordinatorState::StageTrace() const {
 }
 
 // The next step to be planned is the first of `stage`.
-void CoordinatorState::EnterStage(int stage, std::string reason) {
+void CoordinatorState::EnterStage(int stage, std::string rule, std::string reason) {
   StageRow row;
   row.entry = static_cast<int64_t>(stages_.size());
   row.stage = stage;
   row.first_step = NextUnplannedStep();
   row.decided_at = scalars_.trained;
+  row.rule = std::move(rule);
   row.reason = std::move(reason);
   Note(false, absl::StrCat("stage ", stage, " (", options_.stages[stage].context_tokens,
                            " tokens) from step ", row.first_step, ": ", row.reason));
@@ -111,7 +113,9 @@ void CoordinatorState::PlanSteps(absl::Time now) {
     if (!scalars_.hold) {
       decision = DecideStageEnd(options_.curriculum, stage.stage, stages, planned, StageTrace());
     }
-    if (decision) EnterStage(stage.stage + 1, std::move(decision->reason));
+    if (decision) {
+      EnterStage(stage.stage + 1, CurriculumRuleName(decision->rule), std::move(decision->reason));
+    }
     PlanStep(now);
   }
 }
@@ -131,12 +135,26 @@ void CoordinatorState::MoveOn(absl::Time now) {
 // Evaluation rounds
 // ------------------------------------------------------------------------------------------------------
 
-bool CoordinatorState::RoundDue() const {
-  if (options_.evaluation_problems.empty()) return false;
+bool CoordinatorState::SetDue(size_t set) const {
   const int64_t step = scalars_.trained;
-  const int every = options_.evaluation.every;
+  const int every = options_.evaluations[set].every;
   const bool wanted = step == 0 || step == options_.steps || (every > 0 && step % every == 0);
-  return wanted && evaluations_.count(step) == 0;
+  return wanted && evaluations_.count(EvaluationEntry(step, set)) == 0;
+}
+
+bool CoordinatorState::RoundDue() const {
+  for (size_t set = 0; set < options_.evaluations.size(); ++set) {
+    if (SetDue(set)) return true;
+  }
+  return false;
+}
+
+size_t CoordinatorState::SetOfProblem(uint32_t problem) const {
+  size_t set = 0;
+  for (uint32_t end = options_.evaluations[0].problems; problem >= end;
+       end += options_.evaluations[++set].problems) {
+  }
+  return set;
 }
 
 void CoordinatorState::StartRound(absl::Time now) {
@@ -148,31 +166,51 @@ void CoordinatorState::StartRound(absl::Time now) {
   scalars_dirty_ = true;
   CapacitiesChanged();
   step_changed_ = now;
-  for (uint32_t i = 0; i < options_.evaluation_problems.size(); ++i) {
-    GroupRow row;
-    row.group = EvaluationGroup(scalars_.trained, i);
-    row.step = scalars_.trained;
-    row.problem = i;
-    AddGroup(std::move(row), now);
+  uint32_t problem = 0;
+  for (size_t set = 0; set < options_.evaluations.size(); ++set) {
+    const uint32_t end = problem + options_.evaluations[set].problems;
+    if (!SetDue(set)) problem = end;
+    for (; problem < end; ++problem) {
+      GroupRow row;
+      row.group = EvaluationGroup(scalars_.trained, problem);
+      row.step = scalars_.trained;
+      row.problem = problem;
+      AddGroup(std::move(row), now);
+    }
   }
 }
 
 void CoordinatorState::FinishRound() {
-  std::vector<EvaluationOutcomeRow> outcomes;
-  for (const auto& [id, outcome] : round_->outcomes) outcomes.push_back(outcome);
   const int64_t step = round_->row.step;
-  EvaluationRow row = SummarizeRound(outcomes, MixSeed(options_.seed, step));
-  row.step = step;
-  row.set = options_.evaluation.set;
-  row.seconds = scalars_.evaluation_seconds;
-  row.train_elapsed_seconds = scalars_.train_elapsed_seconds;
-  row.train_generated_tokens = steps_.empty() ? 0 : steps_.back().train_generated_tokens;
-  Note(false, absl::StrCat("evaluation at step ", step, ": pass@1 ", row.pass_at_1, " [",
-                           row.ci95_low, ", ", row.ci95_high, "] on ", row.problems, " problems"));
-  Record(row);
-  evaluations_[step] = std::move(row);
+  std::map<size_t, std::vector<EvaluationOutcomeRow>> by_set;
+  double tokens = 0;
+  for (const auto& [id, outcome] : round_->outcomes) {
+    by_set[SetOfProblem(outcome.problem)].push_back(outcome);
+    tokens += static_cast<double>(outcome.tokens);
+  }
+  std::vector<int64_t> variant_of;
+  for (const Problem& problem : options_.evaluation_problems) {
+    variant_of.push_back(problem.variant_of);
+  }
+  for (const auto& [set, outcomes] : by_set) {
+    EvaluationRow row =
+        SummarizeSet(outcomes, variant_of, MixSeed(MixSeed(options_.seed, step), set));
+    row.entry = EvaluationEntry(step, set);
+    row.step = step;
+    row.set = options_.evaluations[set].set;
+    const double share = tokens > 0 ? static_cast<double>(row.generated_tokens) / tokens
+                                    : 1.0 / static_cast<double>(by_set.size());
+    row.seconds = scalars_.evaluation_seconds * share;
+    row.train_elapsed_seconds = scalars_.train_elapsed_seconds;
+    row.train_generated_tokens = steps_.empty() ? 0 : steps_.back().train_generated_tokens;
+    Note(false,
+         absl::StrCat("evaluation at step ", step, ", ", row.set, ": pass@1 ", row.pass_at_1, " [",
+                      row.ci95_low, ", ", row.ci95_high, "] on ", row.problems, " problems"));
+    Record(row);
+    counters_.generated_tokens += row.generated_tokens;
+    evaluations_[row.entry] = std::move(row);
+  }
   ++counters_.evaluations;
-  counters_.generated_tokens += evaluations_[step].generated_tokens;
   DropRound();
 }
 

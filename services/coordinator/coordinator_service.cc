@@ -95,6 +95,7 @@ grpc::ServerUnaryReactor* CoordinatorServiceImpl::Join(Context*, const v1::JoinR
     event.address = request->address();
     event.incarnation = request->incarnation();
     event.slots = ToInt(request->slots());
+    ASSIGN_OR_RETURN(event.resources, FromProto(request->resources()));
     ASSIGN_OR_RETURN(const JoinReply reply, state.Join(event, now));
     response->set_run_id(state.run_id());
     response->set_run_seed(state.seed());
@@ -108,12 +109,17 @@ grpc::ServerUnaryReactor* CoordinatorServiceImpl::Join(Context*, const v1::JoinR
 grpc::ServerUnaryReactor* CoordinatorServiceImpl::Lease(Context*, const v1::LeaseRequest* request,
                                                         v1::LeaseResponse* response) {
   return Submit(
-      [=](CoordinatorState& state, absl::Time now, bool last) -> std::optional<absl::Status> {
+      [=, this](CoordinatorState& state, absl::Time now, bool last) -> std::optional<absl::Status> {
         auto leases = state.Lease(request->worker_id(), request->incarnation(),
                                   ToInt(request->groups_max()), now);
         if (!leases.ok()) return leases.status();
         if (leases->empty() && !last && !state.finished()) return std::nullopt;
-        for (const GroupLease& lease : *leases) *response->add_groups() = ToProto(lease);
+        for (const GroupLease& lease : *leases) {
+          *response->add_groups() = ToProto(lease);
+          Note({.kind = LifeEvent::kLeased,
+                .group = lease.group.value(),
+                .worker = request->worker_id()});
+        }
         return absl::OkStatus();
       },
       CoordinatorHost::Wait::kWork, request->max_wait_ms());
@@ -128,7 +134,8 @@ grpc::ServerUnaryReactor* CoordinatorServiceImpl::Heartbeat(Context*,
     event.incarnation = request->incarnation();
     event.leases.reserve(request->leases_size());
     for (const v1::LeaseProgress& lease : request->leases()) {
-      event.leases.push_back({LeaseId(lease.lease_id()), lease.tokens()});
+      event.leases.push_back(
+          {LeaseId(lease.lease_id()), lease.tokens(), ToInt(lease.unfinished_samples())});
     }
     event.policy_version = request->policy_version();
     event.tokens_per_second = request->tokens_per_second();
@@ -152,6 +159,7 @@ grpc::ServerUnaryReactor* CoordinatorServiceImpl::CompleteGroup(
     std::optional<ShownSample> shown;
     if (samples_ != nullptr) shown = DescribeGroup(state, completion, now);
     ASSIGN_OR_RETURN(const bool accepted, state.CompleteGroup(completion, now));
+    if (accepted) Note({.kind = LifeEvent::kCompleted, .group = completion.group.value()});
     if (accepted && shown) samples_->Add(*shown, completion.results);
     response->set_accepted(accepted);
     return absl::OkStatus();
@@ -179,9 +187,10 @@ grpc::ServerUnaryReactor* CoordinatorServiceImpl::AttachLearner(
     Context*, const v1::AttachLearnerRequest* request, v1::AttachLearnerResponse* response) {
   return Submit([=](CoordinatorState& state, absl::Time now) -> absl::Status {
     RETURN_IF_ERROR(CheckProtocol(request->protocol_version(), "learner"));
+    ASSIGN_OR_RETURN(const Resources resources, FromProto(request->resources()));
     ASSIGN_OR_RETURN(const int64_t rolled_back,
                      state.AttachLearner({request->address(), request->incarnation(),
-                                          request->step(), request->config_digest()},
+                                          request->step(), request->config_digest(), resources},
                                          now));
     response->set_run_id(state.run_id());
     response->set_run_seed(state.seed());
@@ -210,7 +219,7 @@ grpc::ServerUnaryReactor* CoordinatorServiceImpl::NextStep(Context*,
 grpc::ServerUnaryReactor* CoordinatorServiceImpl::ReportStep(Context*,
                                                              const v1::ReportStepRequest* request,
                                                              v1::ReportStepResponse*) {
-  return Submit([=](CoordinatorState& state, absl::Time now) -> absl::Status {
+  return Submit([=, this](CoordinatorState& state, absl::Time now) -> absl::Status {
     ReportStepEvent event;
     event.step = StepId(request->step());
     event.incarnation = request->incarnation();
@@ -220,7 +229,11 @@ grpc::ServerUnaryReactor* CoordinatorServiceImpl::ReportStep(Context*,
       ASSIGN_OR_RETURN(const GroupOutcome outcome, FromProto(group));
       event.groups.push_back(outcome);
     }
-    return state.ReportStep(event, now);
+    RETURN_IF_ERROR(state.ReportStep(event, now));
+    for (const GroupOutcome& outcome : event.groups) {
+      Note({.kind = LifeEvent::kTrained, .group = outcome.group.value(), .step = request->step()});
+    }
+    return absl::OkStatus();
   });
 }
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "common/metrics/life_trace.h"
 #include "crescendo/v1/coordinator.grpc.pb.h"
 #include "services/coordinator/coordinator_host.h"
 #include "services/coordinator/shown_samples.h"
@@ -25,6 +26,8 @@ class CoordinatorServiceImpl final : public v1::CoordinatorService::CallbackServ
       : host_(*host), samples_(samples) {}
   // The address of the run's page, for the status. Before the server starts.
   void SetPage(std::string url) { page_ = std::move(url); }
+  // Where the moments of groups are noted; outlives the server. Before the server starts.
+  void SetTrace(LifeTrace* trace) { trace_ = trace; }
 
   using Context = grpc::CallbackServerContext;
   using Reactor = grpc::ServerUnaryReactor;
@@ -63,7 +66,12 @@ class CoordinatorServiceImpl final : public v1::CoordinatorService::CallbackServ
   // A call that has its answer at once.
   Reactor* Submit(Answer answer);
 
+  void Note(LifeMoment moment) const {
+    if (trace_ != nullptr) trace_->Note(std::move(moment));
+  }
+
   CoordinatorHost& host_;
+  LifeTrace* trace_ = nullptr;
   ShownSamples* const samples_;
   std::string page_;
 };

@@ -61,6 +61,7 @@ void CoordinatorState::Advance(absl::Time now) {
 
 std::vector<JournalRecord> CoordinatorState::TakeRecords() {
   if (scalars_dirty_ || !records_.empty() || now_ - written_ > kScalarsEvery) {
+    scalars_.cost = cost_.Save();
     records_.push_back(scalars_);
     scalars_dirty_ = false;
     written_ = now_;
@@ -105,16 +106,19 @@ void CoordinatorState::Detach(Group& group) {
   group.row.worker.clear();
   group.row.incarnation.clear();
   group.tokens = 0;
+  group.pace = {};
 }
 
 void CoordinatorState::EraseGroup(uint64_t id) {
   auto found = groups_.find(id);
   CRESCENDO_CHECK(found != groups_.end());
+  DropOvertaken(found->second);
   Detach(found->second);
   groups_.erase(found);
 }
 
 void CoordinatorState::Release(Group& group, absl::Time now) {
+  DropOvertaken(group);
   Detach(group);
   group.row.state = GroupRowState::kPending;
   group.changed = now;
@@ -126,7 +130,9 @@ void CoordinatorState::Release(Group& group, absl::Time now) {
 int CoordinatorState::ReleaseAllOf(const Worker& worker, absl::Time now) {
   const std::vector<uint64_t> held(worker.leases.begin(), worker.leases.end());
   for (const uint64_t id : held) Release(groups_.at(id), now);
-  return static_cast<int>(held.size());
+  const std::vector<uint64_t> overtaken(worker.overtaken.begin(), worker.overtaken.end());
+  for (const uint64_t id : overtaken) DropOvertaken(groups_.at(id));
+  return static_cast<int>(held.size() + overtaken.size());
 }
 
 CoordinatorState::Group* CoordinatorState::FindLease(LeaseId lease, const std::string& worker_id) {
@@ -149,6 +155,12 @@ void CoordinatorState::ExpireLeases(absl::Time now) {
     ++expired[group.row.worker];
     Release(group, now);
   }
+  for (const uint64_t id : std::vector<uint64_t>(overtaken_.begin(), overtaken_.end())) {
+    Group& group = groups_.at(id);
+    if (now <= group.overtaken->deadline) continue;
+    ++expired[group.overtaken->worker];
+    DropOvertaken(group);
+  }
   for (const auto& [worker_id, count] : expired) {
     const std::string what = absl::StrCat(count, " leases ran out");
     Note(true, absl::StrCat("worker ", worker_id, ": ", what));
@@ -156,113 +168,6 @@ void CoordinatorState::ExpireLeases(absl::Time now) {
       members_.Incident(*worker, what, now);
     }
   }
-}
-
-// Sharing
-// ------------------------------------------------------------------------------------------------------
-
-// The level L at which the workers' capacities, each cut at L, hold all unfinished groups: no
-// worker is given more while another has room for it.
-int CoordinatorState::FairShare(int unfinished) {
-  if (capacities_dirty_) {
-    const int samples =
-        round_ ? options_.evaluation.samples : options_.stages[stages_.back().stage].group_samples;
-    capacities_.clear();
-    for (const auto& [id, worker] : members_.workers()) {
-      if (members_.MayLease(worker)) capacities_.push_back((worker.slots + samples - 1) / samples);
-    }
-    std::sort(capacities_.begin(), capacities_.end());
-    capacity_sums_.assign(1, 0);
-    for (const int capacity : capacities_) {
-      capacity_sums_.push_back(capacity_sums_.back() + capacity);
-    }
-    capacities_dirty_ = false;
-  }
-  const auto workers = static_cast<int64_t>(capacities_.size());
-  if (workers == 0 || capacity_sums_.back() <= unfinished) return limits::kGroupsPerStepMax;
-  // The first worker in ascending order that the level cuts: with those before it full, the rest
-  // share what remains.
-  int64_t low = 0;
-  int64_t high = workers - 1;
-  while (low < high) {
-    const int64_t middle = (low + high) / 2;
-    const int64_t rest = unfinished - capacity_sums_[middle];
-    if (static_cast<int64_t>(capacities_[middle]) * (workers - middle) >= rest) {
-      high = middle;
-    } else {
-      low = middle + 1;
-    }
-  }
-  const int64_t rest = unfinished - capacity_sums_[low];
-  return static_cast<int>((rest + workers - low - 1) / (workers - low));
-}
-
-// How many groups the worker gets of those that are pending now.
-int CoordinatorState::MayTake(const Worker& worker, int groups_max, absl::Time now) {
-  const absl::btree_set<uint64_t>& pending = round_ ? pending_evaluate_ : pending_train_;
-  if (pending.empty()) return 0;
-  const auto waiting = static_cast<int>(pending.size());
-  const int leased =
-      round_ ? leased_evaluate_ : static_cast<int>(lease_group_.size()) - leased_evaluate_;
-  int share = FairShare(waiting + leased) - static_cast<int>(worker.leases.size());
-  // What nobody took for two heartbeats goes to whoever asks.
-  if (share <= 0 && now - groups_.at(*pending.begin()).changed > 2 * options_.heartbeat) {
-    const int live = std::max<int>(1, static_cast<int>(capacities_.size()));
-    share = (waiting + live - 1) / live;
-  }
-  return std::clamp(share, 0, std::min(groups_max, waiting));
-}
-
-GroupLease CoordinatorState::GrantLease(Group& group, Worker& worker, absl::Time now) {
-  GroupRow& row = group.row;
-  const uint64_t id = row.group.value();
-  Detach(group);
-  row.state = GroupRowState::kLeased;
-  row.lease = LeaseId(scalars_.next_lease++);
-  row.worker = worker.id;
-  row.incarnation = worker.incarnation;
-  group.deadline = now + options_.lease;
-  group.changed = now;
-  lease_group_[row.lease.value()] = id;
-  worker.leases.insert(id);
-
-  GroupLease lease;
-  lease.lease = row.lease;
-  lease.group = row.group;
-  lease.seed = options_.seed;
-  lease.attempt = row.attempts++;
-  ++counters_.leases_granted;
-  const bool evaluate = IsEvaluationGroup(row.group);
-  const Problem& problem =
-      (evaluate ? options_.evaluation_problems : options_.problems)[row.problem];
-  lease.problem_id = problem.id;
-  lease.problem = problem.text;
-  lease.reward = problem.reward;
-  if (evaluate) {
-    ++leased_evaluate_;
-    lease.purpose = GroupPurpose::kEvaluate;
-    lease.samples = options_.evaluation.samples;
-    lease.sampling = options_.evaluation.sampling;
-    lease.context_tokens = options_.evaluation.context_tokens;
-    lease.stage = stages_.back().stage;
-    lease.pinned_version = row.step;
-    lease.min_version = row.step;
-  } else {
-    const int stage_index = plans_[row.step].stage;
-    const StageOptions& stage = options_.stages[stage_index];
-    lease.purpose = GroupPurpose::kTrain;
-    lease.samples = stage.group_samples;
-    lease.sampling = stage.sampling;
-    lease.context_tokens = stage.context_tokens;
-    lease.stage = stage_index;
-    lease.min_version = row.step - options_.max_staleness;
-  }
-  Record(row);
-  return lease;
-}
-
-bool CoordinatorState::HasLeasableWork() const {
-  return round_ ? !pending_evaluate_.empty() : !pending_train_.empty();
 }
 
 // Events of workers
@@ -313,6 +218,7 @@ absl::StatusOr<JoinReply> CoordinatorState::Join(const JoinEvent& event, absl::T
   worker->joined = true;
   worker->address = event.address;
   worker->slots = event.slots;
+  worker->resources = event.resources;
   members_.Heard(*worker, now);
   members_.Refresh(now);
   CapacitiesChanged();
@@ -335,6 +241,10 @@ absl::StatusOr<std::vector<GroupLease>> CoordinatorState::Lease(const std::strin
   for (int i = 0; i < count; ++i) {
     leases.push_back(GrantLease(groups_.at(*pending.begin()), *worker, now));
   }
+  if (Group* group = leases.empty() ? SecondLeaseFor(*worker, now) : nullptr; group != nullptr) {
+    leases.push_back(GrantLease(*group, *worker, now));
+    RefreshSecondLeases(now);
+  }
   return leases;
 }
 
@@ -346,7 +256,9 @@ absl::StatusOr<HeartbeatReply> CoordinatorState::Heartbeat(const HeartbeatEvent&
   Advance(now);
   if (worker->health == WorkerHealth::kLost) CapacitiesChanged();
   members_.Heard(*worker, now);
-  members_.Rate(*worker, event.tokens_per_second >= 0 ? event.tokens_per_second : 0);
+  int unfinished = 0;
+  for (const LeaseProgressEvent& progress : event.leases) unfinished += progress.unfinished;
+  members_.Rate(*worker, event.tokens_per_second >= 0 ? event.tokens_per_second : 0, unfinished);
   worker->policy_version = event.policy_version;
   worker->generated_tokens = event.generated_tokens;
   ++counters_.heartbeats;
@@ -354,10 +266,11 @@ absl::StatusOr<HeartbeatReply> CoordinatorState::Heartbeat(const HeartbeatEvent&
   for (const LeaseProgressEvent& progress : event.leases) {
     Group* group = FindLease(progress.lease, event.worker_id);
     if (group == nullptr) {
-      reply.revoked.push_back(progress.lease);
+      if (!RenewOvertaken(*worker, progress, now)) reply.revoked.push_back(progress.lease);
       continue;
     }
     group->deadline = now + options_.lease;
+    MeasurePace(*group, progress, now);
     if (progress.tokens > group->tokens) group->changed = now;
     group->tokens = progress.tokens;
   }
@@ -400,6 +313,8 @@ absl::StatusOr<bool> CoordinatorState::CompleteTraining(Worker& worker,
     if (group.row.lease == completion.lease) Release(group, now);
     return false;
   }
+  Ended(group);
+  DropOvertaken(group);
   Detach(group);
   group.row.state = GroupRowState::kComplete;
   group.changed = now;
@@ -416,8 +331,8 @@ absl::StatusOr<bool> CoordinatorState::CompleteEvaluation(Worker& worker,
   if (!round_ || found == groups_.end() || completion.lease < round_->row.lease_floor) return false;
   Group& group = found->second;
   ASSIGN_OR_RETURN(EvaluationOutcomeRow outcome,
-                   ToOutcome(group.row.group, group.row.problem, options_.evaluation.samples,
-                             completion.results));
+                   ToOutcome(group.row.group, group.row.problem,
+                             EvaluationOf(group.row.problem).samples, completion.results));
   if (completion.version_min.value() != group.row.step ||
       completion.version_max.value() != group.row.step) {
     Note(true, absl::StrCat("worker ", worker.id, " evaluated version ", group.row.step,
@@ -429,13 +344,14 @@ absl::StatusOr<bool> CoordinatorState::CompleteEvaluation(Worker& worker,
     return false;
   }
   const uint64_t id = group.row.group.value();
+  Ended(group);
   EraseGroup(id);
   Record(EraseGroupOp{GroupId(id)});
   Record(outcome);
   round_->outcomes[id] = outcome;
   step_changed_ = now;
   members_.Completed(worker);
-  if (round_->outcomes.size() == options_.evaluation_problems.size()) {
+  if (groups_.lower_bound(kEvaluationGroupBit) == groups_.end()) {
     FinishRound();
     MoveOn(now);
   }
@@ -449,6 +365,7 @@ absl::Status CoordinatorState::Abandon(const std::string& worker_id,
   Advance(now);
   int freed = 0;
   for (const LeaseId lease : leases) {
+    if (Group* older = FindOvertaken(lease, *worker); older != nullptr) DropOvertaken(*older);
     Group* group = FindLease(lease, worker_id);
     if (group == nullptr) continue;
     Release(*group, now);
@@ -465,7 +382,7 @@ absl::Status CoordinatorState::Abandon(const std::string& worker_id,
     Note(!draining,
          absl::StrCat("worker ", worker_id, " handed back ", freed, " groups: ", reason));
   }
-  if (members_.Refresh(now)) CapacitiesChanged();
+  RefreshMembers(now);
   return absl::OkStatus();
 }
 
@@ -485,8 +402,10 @@ absl::Status CoordinatorState::Leave(const std::string& worker_id, const std::st
 
 void CoordinatorState::Tick(absl::Time now) {
   Advance(now);
+  CountCost();
   ExpireLeases(now);
-  if (members_.Refresh(now)) CapacitiesChanged();
+  RefreshMembers(now);
+  RefreshSecondLeases(now);
 }
 
 }  // namespace crescendo

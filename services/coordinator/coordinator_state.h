@@ -14,7 +14,9 @@
 // 1. Each training group ends exactly once: consumed by the step of its plan, in the plan's order.
 // 2. Step k is planned only when k <= trained + max_staleness, so no more than
 //    groups_per_step x (1 + max_staleness) groups are in flight or buffered.
-// 3. A group has at most one live lease; a new lease has a larger id and attempt.
+// 3. A group has one live lease, and near the end of a step perhaps an older one that goes on
+// beside
+//    it (coordinator_second.cc); a new lease has a larger id and attempt.
 // 4. While an evaluation round is under way no training group is planned or leased, and the learner
 //    waits: every result is of exactly one version.
 // 5. The stage of a step is fixed when it is planned; the problem of a group is a function of the
@@ -50,6 +52,7 @@
 #include "common/base/domain.h"
 #include "common/base/ids.h"
 #include "services/coordinator/coordinator_options.h"
+#include "services/coordinator/cost_meter.h"
 #include "services/coordinator/curriculum.h"
 #include "services/coordinator/journal.h"
 #include "services/coordinator/membership.h"
@@ -64,6 +67,7 @@ struct JoinEvent {
   std::string address;
   std::string incarnation;
   int slots = 0;
+  Resources resources = {};
 };
 struct JoinReply {
   absl::Duration heartbeat;
@@ -73,6 +77,7 @@ struct JoinReply {
 struct LeaseProgressEvent {
   LeaseId lease;
   uint64_t tokens = 0;
+  int unfinished = 0;  // samples that are still decoded
 };
 struct HeartbeatEvent {
   std::string worker_id;
@@ -95,6 +100,7 @@ struct AttachLearnerEvent {
   std::string incarnation;
   int64_t step = 0;
   std::string config_digest;
+  Resources resources = {};
 };
 struct NextStepReply {
   LearnerDirective directive = LearnerDirective::kWait;
@@ -125,6 +131,8 @@ struct CoordinatorCounters {
   uint64_t leases_granted = 0;
   uint64_t leases_expired = 0;
   uint64_t leases_abandoned = 0;
+  uint64_t second_leases = 0;
+  uint64_t quarantines = 0;
   uint64_t groups_completed = 0;
   uint64_t late_completions = 0;
   uint64_t heartbeats = 0;
@@ -202,12 +210,29 @@ class CoordinatorState {
   JournalImage DurableImage() const;
 
  private:
+  // How fast a lease gets on.
+  struct Pace {
+    absl::Time at = absl::InfinitePast();  // of the last report
+    uint64_t tokens = 0;
+    int unfinished = 0;  // samples
+    double rate = 0;     // tokens/s of one sample, smoothed
+    int readings = 0;
+  };
+  // The older of two live leases.
+  struct Overtaken {
+    LeaseId lease;
+    std::string worker;
+    absl::Time deadline;
+    uint64_t tokens = 0;
+  };
   struct Group {
     GroupRow row;
     absl::Time deadline;      // of the lease
     absl::Time changed;       // when it became pending or leased, or its tokens grew
     uint64_t tokens = 0;      // of the lease, as the worker told
     std::string handed_back;  // by whom and why last; empty: by nobody
+    Pace pace;                // of the lease
+    std::optional<Overtaken> overtaken;
   };
   // The evaluation round under way.
   struct Round {
@@ -221,6 +246,8 @@ class CoordinatorState {
   absl::Status LoadGroups(const JournalImage& image, absl::Time now);
 
   void Advance(absl::Time now);
+  // Counts what is held for the time since it was last counted.
+  void CountCost();
   void Record(JournalRecord record) { records_.push_back(std::move(record)); }
   void Note(bool warning, std::string text);
 
@@ -251,6 +278,23 @@ class CoordinatorState {
                                           absl::Time now);
   void ExpireLeases(absl::Time now);
 
+  // Second leases.
+  bool HasPendingWork() const {
+    return round_ ? !pending_evaluate_.empty() : !pending_train_.empty();
+  }
+  void MeasurePace(Group& group, const LeaseProgressEvent& progress, absl::Time now);
+  int SamplesOf(const GroupRow& row) const;
+  std::optional<double> SecondLeaseGain(const Group& group, double rate, absl::Time now) const;
+  Group* SecondLeaseFor(const Worker& worker, absl::Time now);
+  void Overtake(Group& group);
+  void Ended(const Group& group);  // a lease of it did: how many tokens a group has
+  void DropOvertaken(Group& group);
+  Group* FindOvertaken(LeaseId lease, const Worker& worker);
+  bool RenewOvertaken(const Worker& worker, const LeaseProgressEvent& progress, absl::Time now);
+  void RefreshSecondLeases(absl::Time now);
+  // Brings the workers' health up to date, and tells who was lost or quarantined.
+  void RefreshMembers(absl::Time now);
+
   // Steps.
   int64_t PublishedVersion() const {
     return scalars_.learner_incarnation.empty() ? -1 : scalars_.trained;
@@ -262,7 +306,7 @@ class CoordinatorState {
   bool RestoreOrder();
   int64_t NextUnplannedStep() const { return static_cast<int64_t>(plans_.size()); }
   std::vector<StageStep> StageTrace() const;
-  void EnterStage(int stage, std::string reason);
+  void EnterStage(int stage, std::string rule, std::string reason);
   void PlanSteps(absl::Time now);
   void PlanStep(absl::Time now);
   void Consume(const PlanRow& plan, const std::vector<GroupOutcome>& outcomes,
@@ -274,16 +318,28 @@ class CoordinatorState {
   // Starts what is due: an evaluation round, or the plans of more steps.
   bool AwaitsReport() const;
   void MoveOn(absl::Time now);
+  bool SetDue(size_t set) const;
   bool RoundDue() const;
+  size_t SetOfProblem(uint32_t problem) const;  // of an evaluation problem
+  const EvaluationOptions& EvaluationOf(uint32_t problem) const {
+    return options_.evaluations[SetOfProblem(problem)];
+  }
+  // The samples of the group that is next to be leased, else of a group of the stage.
+  int SamplesOfNextGroup() const;
   void StartRound(absl::Time now);
   void FinishRound();
   void DropRound();
 
   // Words.
-  std::string Awaiting(absl::Time now) const;
+  // `from` gets whom it waits for.
+  std::string Awaiting(absl::Time now, std::vector<std::string>* from) const;
   std::string AwaitedGroups(absl::string_view what, uint64_t first, uint64_t last, int total,
-                            absl::Time now) const;
+                            absl::Time now, std::vector<std::string>* from) const;
   double EtaSeconds() const;
+  double EvaluationSecondsLeft() const;
+  CostView Cost() const;
+  // The newest result of each set.
+  std::map<size_t, const EvaluationRow*> LastEvaluations() const;
   std::vector<StageView> StageViews() const;
 
   const CoordinatorOptions options_;
@@ -297,23 +353,30 @@ class CoordinatorState {
   RunRow run_;
   ScalarsRow scalars_;
   bool scalars_dirty_ = false;
-  std::vector<PlanRow> plans_;        // [step]
-  std::vector<OutcomeRow> outcomes_;  // [group id]
-  std::vector<StepRow> steps_;        // [step]
-  std::vector<StageRow> stages_;      // [entry], never empty
-  std::map<int64_t, EvaluationRow> evaluations_;
+  std::vector<PlanRow> plans_;                    // [step]
+  std::vector<OutcomeRow> outcomes_;              // [group id]
+  std::vector<StepRow> steps_;                    // [step]
+  std::vector<StageRow> stages_;                  // [entry], never empty
+  std::map<int64_t, EvaluationRow> evaluations_;  // by entry
   std::optional<Round> round_;
   std::map<uint64_t, Group> groups_;  // those of plans >= trained, and the round's
   absl::btree_set<uint64_t> pending_train_;
   absl::btree_set<uint64_t> pending_evaluate_;
   absl::flat_hash_map<uint64_t, uint64_t> lease_group_;
-  int leased_evaluate_ = 0;                    // of lease_group_
+  int leased_evaluate_ = 0;              // of lease_group_
+  absl::btree_set<uint64_t> overtaken_;  // groups with two live leases
+  bool second_due_ = false;
+  double typical_tokens_[2] = {0, 0};          // of a group that has ended: training, evaluation
   std::vector<ProblemStatistics> statistics_;  // [problem]
 
   // Groups that each worker which may lease can decode at once, ascending, and their running sums.
   bool capacities_dirty_ = true;  // set by CapacitiesChanged
   std::vector<int> capacities_;
   std::vector<int64_t> capacity_sums_;
+
+  CostMeter cost_;
+  absl::Time cost_counted_;
+  Resources learner_resources_;
 
   uint64_t work_version_ = 0;
   CoordinatorCounters counters_;

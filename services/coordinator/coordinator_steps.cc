@@ -64,6 +64,7 @@ absl::StatusOr<int64_t> CoordinatorState::AttachLearner(const AttachLearnerEvent
   }
   scalars_.learner_address = event.address;
   scalars_.learner_incarnation = event.incarnation;
+  learner_resources_ = event.resources;
   scalars_dirty_ = true;
   learner_attached_ = true;
   step_changed_ = now;
@@ -194,6 +195,11 @@ void CoordinatorState::Consume(const PlanRow& plan, const std::vector<GroupOutco
   step.train_elapsed_seconds = scalars_.train_elapsed_seconds;
   step.train_generated_tokens =
       (steps_.empty() ? 0 : steps_.back().train_generated_tokens) + step.metrics.generated_tokens;
+  CountCost();
+  const CostTotals spent = cost_.totals();
+  step.gpu_hours = spent.gpu_hours;
+  step.core_hours = spent.core_hours;
+  step.money = spent.money;
   Record(step);
   steps_.push_back(step);
   ++scalars_.trained;
@@ -271,8 +277,9 @@ void CoordinatorState::RollBack(int64_t step, absl::Time now) {
     stages_.pop_back();
   }
   Record(TruncateOp{JournalTable::kStage, stages_.size()});
-  evaluations_.erase(evaluations_.upper_bound(step), evaluations_.end());
-  Record(TruncateOp{JournalTable::kEvaluation, key + 1});
+  const int64_t later = EvaluationEntry(step + 1, 0);
+  evaluations_.erase(evaluations_.lower_bound(later), evaluations_.end());
+  Record(TruncateOp{JournalTable::kEvaluation, static_cast<uint64_t>(later)});
   CRESCENDO_CHECK(RestoreOrder());
   CapacitiesChanged();
 }
@@ -300,8 +307,9 @@ absl::Status CoordinatorState::SetStage(StageAction action, int stage, absl::Tim
   }
   Advance(now);
   if (target == current.stage) return absl::OkStatus();
-  EnterStage(target, absl::StrCat("operator: from stage ", current.stage, " to ", target, " after ",
-                                  scalars_.trained, " trained steps"));
+  EnterStage(target, "operator",
+             absl::StrCat("operator: from stage ", current.stage, " to ", target, " after ",
+                          scalars_.trained, " trained steps"));
   return absl::OkStatus();
 }
 

@@ -26,7 +26,8 @@ bool CoordinatorState::finished() const {
 // "3 of 8 groups: leased to rollout-2, last heartbeat 41 s ago": the groups in [first, last] of
 // groups_ that are not complete; empty when none of them is late.
 std::string CoordinatorState::AwaitedGroups(absl::string_view what, uint64_t first, uint64_t last,
-                                            int total, absl::Time now) const {
+                                            int total, absl::Time now,
+                                            std::vector<std::string>* from) const {
   int unfinished = 0;
   int pending_late = 0;
   std::string handed_back;
@@ -46,6 +47,7 @@ std::string CoordinatorState::AwaitedGroups(absl::string_view what, uint64_t fir
   if (pending_late == 0 && late.empty()) return "";
   std::vector<std::string> holders;
   if (pending_late > 0) {
+    from->push_back("anyone");
     const auto live =
         std::count_if(members_.workers().begin(), members_.workers().end(),
                       [this](const auto& entry) { return members_.MayLease(entry.second); });
@@ -53,6 +55,7 @@ std::string CoordinatorState::AwaitedGroups(absl::string_view what, uint64_t fir
                                    members_.workers().size(), " workers can take groups)",
                                    handed_back.empty() ? "" : ", handed back by ", handed_back));
   }
+  for (const auto& [worker_id, count] : late) from->push_back(worker_id);
   for (const auto& [worker_id, count] : late) {
     if (holders.size() >= kHoldersNamedMax) {
       holders.push_back(absl::StrCat("and ", late.size() + 1 - holders.size(), " other workers"));
@@ -67,9 +70,10 @@ std::string CoordinatorState::AwaitedGroups(absl::string_view what, uint64_t fir
                       " groups: ", absl::StrJoin(holders, "; "));
 }
 
-std::string CoordinatorState::Awaiting(absl::Time now) const {
+std::string CoordinatorState::Awaiting(absl::Time now, std::vector<std::string>* from) const {
   if (finished()) return "";
   if (!learner_attached_) {
+    from->push_back("learner");
     return scalars_.learner_incarnation.empty()
                ? "the learner has not attached yet"
                : absl::StrCat("the learner (", scalars_.learner_address,
@@ -77,10 +81,14 @@ std::string CoordinatorState::Awaiting(absl::Time now) const {
   }
   const bool any = std::any_of(members_.workers().begin(), members_.workers().end(),
                                [](const auto& entry) { return entry.second.joined; });
-  if (!any && HasLeasableWork()) return "no rollout worker has joined yet";
+  if (!any && HasLeasableWork()) {
+    from->push_back("anyone");
+    return "no rollout worker has joined yet";
+  }
   if (round_) {
+    const auto open = std::distance(groups_.lower_bound(kEvaluationGroupBit), groups_.end());
     return AwaitedGroups(absl::StrCat("evaluation at step ", round_->row.step), kEvaluationGroupBit,
-                         ~uint64_t{0}, static_cast<int>(options_.evaluation_problems.size()), now);
+                         ~uint64_t{0}, static_cast<int>(open + round_->outcomes.size()), now, from);
   }
   if (scalars_.trained >= NextUnplannedStep()) return "";
   const PlanRow& plan = plans_[scalars_.trained];
@@ -89,10 +97,11 @@ std::string CoordinatorState::Awaiting(absl::Time now) const {
       std::all_of(groups_.lower_bound(plan.first_group), groups_.upper_bound(last),
                   [](const auto& e) { return e.second.row.state == GroupRowState::kComplete; });
   if (!whole) {
-    return AwaitedGroups(absl::StrCat("step ", plan.step), plan.first_group, last, plan.groups,
-                         now);
+    return AwaitedGroups(absl::StrCat("step ", plan.step), plan.first_group, last, plan.groups, now,
+                         from);
   }
   if (now - step_changed_ <= options_.awaited_after) return "";
+  from->push_back("learner");
   return absl::StrFormat("step %d waits for the learner (%s): its batch has been whole for %.0f s",
                          plan.step, scalars_.learner_address,
                          absl::ToDoubleSeconds(now - step_changed_));
@@ -111,11 +120,16 @@ double CoordinatorState::EtaSeconds() const {
   if (counted <= 0) return -1;
   const double pace =
       (steps_[trained - 1].train_elapsed_seconds - begin) / static_cast<double>(counted);
-  double seconds = pace * static_cast<double>(options_.steps - trained);
-  if (!evaluations_.empty()) {
-    const int every = options_.evaluation.every;
-    const int64_t rounds = 1 + (every > 0 ? (options_.steps - 1) / every - trained / every : 0);
-    seconds += static_cast<double>(rounds) * evaluations_.rbegin()->second.seconds;
+  return pace * static_cast<double>(options_.steps - trained) + EvaluationSecondsLeft();
+}
+
+double CoordinatorState::EvaluationSecondsLeft() const {
+  double seconds = 0;
+  for (const auto& [set, row] : LastEvaluations()) {
+    const int every = options_.evaluations[set].every;
+    const int64_t rounds =
+        1 + (every > 0 ? (options_.steps - 1) / every - scalars_.trained / every : 0);
+    seconds += static_cast<double>(rounds) * row->seconds;
   }
   return seconds;
 }
@@ -127,6 +141,16 @@ std::optional<GroupDescription> CoordinatorState::Describe(GroupId group) const 
   const std::vector<Problem>& problems =
       IsEvaluationGroup(group) ? options_.evaluation_problems : options_.problems;
   return GroupDescription{&problems[row.problem], row.step};
+}
+
+std::map<size_t, const EvaluationRow*> CoordinatorState::LastEvaluations() const {
+  std::map<size_t, const EvaluationRow*> last;
+  for (auto it = evaluations_.rbegin();
+       it != evaluations_.rend() && last.size() < options_.evaluations.size(); ++it) {
+    const size_t set = SetOfEntry(it->first);
+    if (set < options_.evaluations.size()) last.emplace(set, &it->second);
+  }
+  return last;
 }
 
 std::vector<StageView> CoordinatorState::StageViews() const {
@@ -143,6 +167,7 @@ std::vector<StageView> CoordinatorState::StageViews() const {
     if (!current) {
       view.last_step = stages_[i + 1].first_step - 1;
       view.reason = stages_[i + 1].reason;
+      view.rule = stages_[i + 1].rule;
     } else if (finished()) {
       view.last_step = options_.steps - 1;
       view.reason = "end of the run";
@@ -169,15 +194,25 @@ RunView CoordinatorState::View(absl::Time now) const {
   for (const auto& [id, worker] : members_.workers()) {
     view.workers.push_back(
         {id, WorkerHealthName(worker.health), worker.reason, worker.tokens_per_second,
-         worker.policy_version, static_cast<int>(worker.leases.size()),
-         std::max(0.0, absl::ToDoubleSeconds(now - worker.heard)), worker.address});
+         worker.policy_version, static_cast<int>(worker.leases.size() + worker.overtaken.size()),
+         std::max(0.0, absl::ToDoubleSeconds(now - worker.heard)), worker.address,
+         static_cast<int>(std::count_if(worker.leases.begin(), worker.leases.end(),
+                                        [this](uint64_t id) { return overtaken_.contains(id); })),
+         worker.last_incident,
+         std::max(0.0, absl::ToDoubleSeconds(worker.quarantined_until - now))});
     if (worker.health != WorkerHealth::kLost) view.tokens_per_second += worker.tokens_per_second;
   }
-  view.awaiting = Awaiting(now);
+  view.awaiting = Awaiting(now, &view.awaited_from);
+  const int stages = static_cast<int>(options_.stages.size());
+  if (const StageRow& stage = stages_.back(); stage.stage + 1 < stages && !finished()) {
+    view.rules = ReadRules(options_.curriculum, stage.stage, NextUnplannedStep() - stage.first_step,
+                           StageTrace());
+  }
   if (!steps_.empty() && steps_.back().reported) view.last = steps_.back().metrics;
   view.elapsed_seconds = scalars_.elapsed_seconds;
   view.train_elapsed_seconds = scalars_.train_elapsed_seconds;
   view.eta_seconds = EtaSeconds();
+  view.cost = Cost();
   view.generated_tokens = steps_.empty() ? 0 : steps_.back().train_generated_tokens;
   for (const auto& [step, row] : evaluations_) view.generated_tokens += row.generated_tokens;
   if (round_) {
@@ -188,7 +223,8 @@ RunView CoordinatorState::View(absl::Time now) const {
   view.groups_leased = static_cast<int>(lease_group_.size());
   view.groups_buffered =
       static_cast<int>(groups_.size()) - view.groups_pending - view.groups_leased;
-  if (!evaluations_.empty()) view.last_evaluation = evaluations_.rbegin()->second;
+  for (const auto& [set, row] : LastEvaluations()) view.last_evaluations.push_back(*row);
+  if (!view.last_evaluations.empty()) view.last_evaluation = view.last_evaluations.front();
   return view;
 }
 
@@ -198,7 +234,7 @@ HistoryView CoordinatorState::History(int64_t from_step, size_t max) const {
        step < steps_.size() && history.steps.size() < max; ++step) {
     history.steps.push_back(steps_[step]);
   }
-  for (auto it = evaluations_.lower_bound(from_step);
+  for (auto it = evaluations_.lower_bound(EvaluationEntry(std::max<int64_t>(0, from_step), 0));
        it != evaluations_.end() && history.evaluations.size() < max; ++it) {
     history.evaluations.push_back(it->second);
   }

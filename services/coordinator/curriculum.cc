@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
 namespace crescendo {
@@ -30,19 +33,29 @@ double Mean(absl::Span<const StageStep> steps, Get get) {
   return sum / static_cast<double>(steps.size());
 }
 
-std::optional<StageDecision> LengthRule(const CurriculumOptions& options,
-                                        absl::Span<const StageStep> trace) {
+// What a rule sees in a trace.
+struct Look {
+  double value = std::numeric_limits<double>::quiet_NaN();
+  double threshold = 0;
+  bool holds = false;
+  std::string inputs;
+};
+
+Look LengthLook(const CurriculumOptions& options, absl::Span<const StageStep> trace) {
   const size_t window = options.length_window;
-  if (trace.size() < 2 * window) return std::nullopt;
+  Look look;
+  look.threshold = options.length_ratio;
+  if (trace.size() < 2 * window) return look;
   const auto length = [](const StageStep& step) { return step.response_tokens_mean; };
   const double last = Mean(trace.last(window), length);
   const double before = Mean(trace.subspan(trace.size() - 2 * window, window), length);
-  if (!(last > options.length_ratio * before)) return std::nullopt;
-  return StageDecision{
-      CurriculumRule::kLength,
-      absl::StrFormat("length: the mean response length has stopped falling: %.1f tokens over the "
-                      "last %d steps, %.1f over the %d before (ratio %.3f > %.3f)",
-                      last, window, before, window, last / before, options.length_ratio)};
+  look.value = last / before;
+  look.holds = last > options.length_ratio * before;
+  look.inputs = absl::StrFormat(
+      "%.1f tokens over the last %d steps, %.1f over the %d before (ratio %.3f > "
+      "%.3f)",
+      last, window, before, window, last / before, options.length_ratio);
+  return look;
 }
 
 // The rise of the truncation ratio that stands out of the noise most, at any width.
@@ -77,22 +90,26 @@ Rise TruncationRise(const CurriculumOptions& options, absl::Span<const StageStep
     }
     const double noise = 2 * sigma * quantile / std::sqrt(w);
     const double threshold = std::max(options.truncation_margin, noise);
-    if (last - lowest >= threshold) return {true, width, lowest, last, threshold};
+    const bool fires = last - lowest >= threshold;
+    const bool nearer = last - lowest - threshold > best.last - best.lowest - best.threshold;
+    if (fires || best.width == 0 || nearer) best = {fires, width, lowest, last, threshold};
+    if (fires) return best;
   }
   return best;
 }
 
-std::optional<StageDecision> TruncationRule(const CurriculumOptions& options,
-                                            absl::Span<const StageStep> trace) {
+Look TruncationLook(const CurriculumOptions& options, absl::Span<const StageStep> trace) {
   const Rise rise = TruncationRise(options, trace);
-  if (!rise.fires || !TruncationRise(options, trace.first(trace.size() - 1)).fires) {
-    return std::nullopt;
-  }
-  return StageDecision{
-      CurriculumRule::kTruncation,
-      absl::StrFormat("truncation: the truncation ratio has bottomed out and risen: %.4f over the "
-                      "last %d steps, %.4f at its lowest (rise %.4f >= %.4f)",
-                      rise.last, rise.width, rise.lowest, rise.last - rise.lowest, rise.threshold)};
+  Look look;
+  look.threshold = options.truncation_margin;
+  if (rise.width == 0) return look;
+  look.value = rise.last - rise.lowest;
+  look.threshold = rise.threshold;
+  look.holds = rise.fires;
+  look.inputs =
+      absl::StrFormat("%.4f over the last %d steps, %.4f at its lowest (rise %.4f >= %.4f)",
+                      rise.last, rise.width, rise.lowest, look.value, rise.threshold);
+  return look;
 }
 
 struct Slope {
@@ -123,20 +140,56 @@ Slope PassRateSlope(absl::Span<const StageStep> window) {
   return slope;
 }
 
-std::optional<StageDecision> PlateauRule(const CurriculumOptions& options,
-                                         absl::Span<const StageStep> trace) {
+Look PlateauLook(const CurriculumOptions& options, absl::Span<const StageStep> trace) {
   const size_t window = options.plateau_window;
-  if (window < 3 || trace.size() < window + 1) return std::nullopt;
+  Look look;
+  look.threshold = options.plateau_min_slope;
+  if (window < 3 || trace.size() < window) return look;
   const Slope slope = PassRateSlope(trace.last(window));
-  const Slope before = PassRateSlope(trace.subspan(trace.size() - window - 1, window));
-  if (!(slope.upper <= options.plateau_min_slope && before.upper <= options.plateau_min_slope)) {
-    return std::nullopt;
+  look.value = slope.upper;
+  look.holds = slope.upper <= options.plateau_min_slope;
+  look.inputs =
+      absl::StrFormat("slope %+.5f a step over the last %d steps, 95%% bound %+.5f <= %.5f",
+                      slope.value, window, slope.upper, options.plateau_min_slope);
+  return look;
+}
+
+using LookFunction = Look (*)(const CurriculumOptions&, absl::Span<const StageStep>);
+
+// The rule over the trace, and over the traces that ended up to confirm - 1 steps before.
+RuleReading Read(CurriculumRule rule, bool enabled, int confirm, LookFunction look,
+                 const CurriculumOptions& options, absl::Span<const StageStep> trace) {
+  RuleReading reading;
+  reading.rule = rule;
+  reading.enabled = enabled;
+  reading.confirm = confirm;
+  reading.value = std::numeric_limits<double>::quiet_NaN();
+  if (!enabled) return reading;
+  Look now = look(options, trace);
+  reading.value = now.value;
+  reading.threshold = now.threshold;
+  reading.inputs = std::move(now.inputs);
+  if (!now.holds) return reading;
+  reading.held = 1;
+  while (reading.held < confirm && static_cast<size_t>(reading.held) < trace.size() &&
+         look(options, trace.first(trace.size() - reading.held)).holds) {
+    ++reading.held;
   }
-  return StageDecision{
-      CurriculumRule::kPlateau,
-      absl::StrFormat("plateau: the pass rate is flat: slope %+.5f a step over the last %d steps, "
-                      "95%% bound %+.5f <= %.5f",
-                      slope.value, window, slope.upper, options.plateau_min_slope)};
+  return reading;
+}
+
+const char* WhatHeld(CurriculumRule rule) {
+  switch (rule) {
+    case CurriculumRule::kLength:
+      return "length: the mean response length has stopped falling: ";
+    case CurriculumRule::kTruncation:
+      return "truncation: the truncation ratio has bottomed out and risen: ";
+    case CurriculumRule::kPlateau:
+      return "plateau: the pass rate is flat: ";
+    case CurriculumRule::kCap:
+      break;
+  }
+  return "cap: ";
 }
 
 }  // namespace
@@ -155,21 +208,38 @@ const char* CurriculumRuleName(CurriculumRule rule) {
   return "unknown";
 }
 
+std::vector<RuleReading> ReadRules(const CurriculumOptions& o, int stage, int64_t planned,
+                                   absl::Span<const StageStep> trace) {
+  std::vector<RuleReading> readings = {
+      Read(CurriculumRule::kLength, o.length_rule, o.length_confirm, LengthLook, o, trace),
+      Read(CurriculumRule::kTruncation, o.truncation_rule, o.truncation_confirm, TruncationLook, o,
+           trace),
+      Read(CurriculumRule::kPlateau, o.plateau_rule, o.plateau_confirm, PlateauLook, o, trace)};
+  const auto index = static_cast<size_t>(stage);
+  const int cap = index < o.max_steps.size() ? o.max_steps[index] : 0;
+  RuleReading capped;
+  capped.enabled = cap > 0;
+  capped.value = static_cast<double>(planned);
+  capped.threshold = cap;
+  capped.held = capped.enabled && planned >= cap ? 1 : 0;
+  capped.inputs = absl::StrFormat("%d steps of at most %d", planned, cap);
+  readings.push_back(std::move(capped));
+  return readings;
+}
+
 std::optional<StageDecision> DecideStageEnd(const CurriculumOptions& options, int stage, int stages,
                                             int64_t planned, absl::Span<const StageStep> trace) {
   if (stage + 1 >= stages) return std::nullopt;
-  if (trace.size() >= static_cast<size_t>(std::max(1, options.min_steps))) {
-    std::optional<StageDecision> decision;
-    if (options.length_rule) decision = LengthRule(options, trace);
-    if (!decision && options.truncation_rule) decision = TruncationRule(options, trace);
-    if (!decision && options.plateau_rule) decision = PlateauRule(options, trace);
-    if (decision) return decision;
+  const auto index = static_cast<size_t>(stage);
+  const bool own = index < options.stage_min_steps.size() && options.stage_min_steps[index] > 0;
+  const int min_steps = own ? options.stage_min_steps[index] : options.min_steps;
+  const bool early = trace.size() < static_cast<size_t>(std::max(1, min_steps));
+  for (const RuleReading& reading : ReadRules(options, stage, planned, trace)) {
+    const bool asked = reading.rule == CurriculumRule::kCap || !early;
+    if (!asked || !reading.enabled || reading.held < reading.confirm) continue;
+    return StageDecision{reading.rule, absl::StrCat(WhatHeld(reading.rule), reading.inputs)};
   }
-  const int cap =
-      static_cast<size_t>(stage) < options.max_steps.size() ? options.max_steps[stage] : 0;
-  if (cap <= 0 || planned < cap) return std::nullopt;
-  return StageDecision{CurriculumRule::kCap,
-                       absl::StrFormat("cap: %d steps of at most %d", planned, cap)};
+  return std::nullopt;
 }
 
 }  // namespace crescendo

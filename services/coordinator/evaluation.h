@@ -5,6 +5,9 @@
 #define CRESCENDO_SERVICES_COORDINATOR_EVALUATION_H_
 
 #include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,8 +33,23 @@ PassAtOne EvaluatePassAtOne(absl::Span<const EvaluationOutcomeRow> outcomes, uin
 // problem.
 double EvaluatePassAtK(absl::Span<const EvaluationOutcomeRow> outcomes, int k);
 
-// The whole round as a row, but for its times and the counts of training.
-EvaluationRow SummarizeRound(absl::Span<const EvaluationOutcomeRow> outcomes, uint64_t seed);
+// k = 1, 2, 4, ... below the samples of a problem, and the samples, each with its pass@k; as text
+// ("1:0.5,2:0.75") and back.
+std::string PassAtKText(absl::Span<const EvaluationOutcomeRow> outcomes);
+std::vector<std::pair<int, double>> ParsePassAtK(absl::string_view text);
+
+// What is voted for by an answer: its text without the spaces, dollar signs and sizes that mean
+// nothing.
+std::string VoteOf(absl::string_view extracted);
+// Whether the most frequent answer of a group is right: 1, 0, or the share of the right one where
+// others are as frequent. Right answers vote together, others by VoteOf; a sample without an answer
+// does not vote.
+double MajorityOf(absl::Span<const SampleResult> results);
+
+// The outcomes of one set as a row, but for its name, times and the counts of training.
+// variant_of[problem] is the place of a problem's original, -1 for none.
+EvaluationRow SummarizeSet(absl::Span<const EvaluationOutcomeRow> outcomes,
+                           absl::Span<const int64_t> variant_of, uint64_t seed);
 
 // The outcome of one group. INVALID_ARGUMENT when the results are not one for each of `samples`
 // samples.

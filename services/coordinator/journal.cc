@@ -86,7 +86,7 @@ void JournalImage::Apply(const JournalRecord& record) {
         } else if constexpr (std::is_same_v<Row, EvaluationOutcomeRow>) {
           evaluation_outcomes[row.group.value()] = row;
         } else if constexpr (std::is_same_v<Row, EvaluationRow>) {
-          evaluations[row.step] = row;
+          evaluations[row.entry] = row;
         } else if constexpr (std::is_same_v<Row, TruncateOp>) {
           Truncate(*this, row);
         } else {
@@ -117,15 +117,16 @@ std::string DebugString(const JournalImage& image) {
   }
   for (const auto& [key, row] : image.steps) absl::StrAppendFormat(&out, "%s\n", Text(row));
   for (const auto& [key, row] : image.stages) {
-    absl::StrAppendFormat(&out, "entry %d stage %d from %d at %d: %s\n", key, row.stage,
-                          row.first_step, row.decided_at, row.reason);
+    absl::StrAppendFormat(&out, "entry %d stage %d from %d at %d: %s %s\n", key, row.stage,
+                          row.first_step, row.decided_at, row.rule, row.reason);
   }
   for (const auto& [key, row] : image.rounds) {
     absl::StrAppendFormat(&out, "round %d floor %d\n", key, row.lease_floor.value());
   }
   for (const auto& [key, row] : image.evaluation_outcomes) {
-    absl::StrAppendFormat(&out, "evaluated %d problem %d: %d %d %d %d %d\n", key, row.problem,
-                          row.samples, row.correct, row.undecided, row.truncated, row.tokens);
+    absl::StrAppendFormat(&out, "evaluated %d problem %d: %d %d %d %d %d %.17g\n", key, row.problem,
+                          row.samples, row.correct, row.undecided, row.truncated, row.tokens,
+                          row.majority);
   }
   for (const auto& [key, row] : image.evaluations) {
     absl::StrAppendFormat(
@@ -133,6 +134,10 @@ std::string DebugString(const JournalImage& image) {
         row.set, row.problems, row.samples, row.pass_at_1, row.ci95_low, row.ci95_high,
         row.mean_tokens, row.truncation_ratio, row.generated_tokens, row.seconds,
         row.train_elapsed_seconds, row.train_generated_tokens);
+    absl::StrAppendFormat(&out, "  %.17g %.17g %s %d+%d %.17g %.17g [%.17g, %.17g]\n",
+                          row.undecided_ratio, row.majority, row.pass_at_k, row.originals,
+                          row.variants, row.original_pass_at_1, row.variant_pass_at_1, row.drop_low,
+                          row.drop_high);
   }
   return out;
 }

@@ -26,6 +26,7 @@
 #include "absl/types/span.h"
 #include "common/base/domain.h"
 #include "common/base/ids.h"
+#include "common/base/limits.h"
 
 namespace crescendo {
 
@@ -49,6 +50,7 @@ struct ScalarsRow {
   double train_elapsed_seconds = 0;
   double evaluation_seconds = 0;  // of the round under way
   bool hold = false;
+  std::string cost;  // CostMeter::Save
 };
 
 // The batch of a step: the groups first_group, first_group + 1, ...
@@ -101,6 +103,9 @@ struct StepRow {
   double elapsed_seconds = 0;
   double train_elapsed_seconds = 0;
   uint64_t train_generated_tokens = 0;
+  double gpu_hours = 0;  // these three: of the run so far
+  double core_hours = 0;
+  double money = 0;
 };
 
 // The run enters `stage` with step first_step; reason is why the stage before ended.
@@ -109,6 +114,7 @@ struct StageRow {
   int stage = 0;
   int64_t first_step = 0;
   int64_t decided_at = 0;  // steps trained at the decision
+  std::string rule;        // that ended the stage before; "operator"; empty for the first
   std::string reason;
 };
 
@@ -128,9 +134,11 @@ struct EvaluationOutcomeRow {
   int undecided = 0;
   int truncated = 0;
   uint64_t tokens = 0;
+  double majority = 0;  // 1: the most frequent answer is right; a part of 1 when others tie with it
 };
 
 struct EvaluationRow {
+  int64_t entry = 0;  // EvaluationEntry(step, place of the set)
   int64_t step = 0;
   std::string set;
   int problems = 0;
@@ -141,9 +149,18 @@ struct EvaluationRow {
   double mean_tokens = 0;
   double truncation_ratio = 0;
   uint64_t generated_tokens = 0;
-  double seconds = 0;
+  double seconds = 0;  // of the round, the set's share by tokens
   double train_elapsed_seconds = 0;
   uint64_t train_generated_tokens = 0;
+  double undecided_ratio = 0;  // of the samples
+  double majority = 0;         // majority@samples
+  std::string pass_at_k;       // "1:0.5,2:0.625": k and the value, for k = 1, 2, 4, ... and samples
+  int originals = 0;           // problems that have variants
+  int variants = 0;
+  double original_pass_at_1 = 0;
+  double variant_pass_at_1 = 0;  // mean over an original's variants, then over originals
+  double drop_low = 0;           // 95% interval of the difference
+  double drop_high = 0;
 };
 
 enum class JournalTable : uint8_t {
@@ -154,7 +171,7 @@ enum class JournalTable : uint8_t {
   kStage,              // key: entry
   kRound,              // key: step
   kEvaluationOutcome,  // key: group id
-  kEvaluation,         // key: step
+  kEvaluation,         // key: entry
 };
 
 // Removes the rows of `table` whose key is >= from_key (kGroup: training groups only when from_key
@@ -210,6 +227,13 @@ inline GroupId EvaluationGroup(int64_t version, uint32_t index) {
   return GroupId(kEvaluationGroupBit | (static_cast<uint64_t>(version) << kEvaluationIndexBits) |
                  index);
 }
+inline constexpr int kEvaluationSetBits = 6;
+static_assert(limits::kEvaluationSetsMax <= 1 << kEvaluationSetBits);
+// The key of a set's result: by step, then by the set's place.
+inline int64_t EvaluationEntry(int64_t step, size_t set) {
+  return (step << kEvaluationSetBits) | static_cast<int64_t>(set);
+}
+inline size_t SetOfEntry(int64_t entry) { return entry & ((1 << kEvaluationSetBits) - 1); }
 inline bool IsEvaluationGroup(GroupId group) { return (group.value() & kEvaluationGroupBit) != 0; }
 
 }  // namespace crescendo

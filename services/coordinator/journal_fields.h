@@ -55,6 +55,7 @@ void Fields(ScalarsRow& row, F&& f) {
   f("train_elapsed_seconds", row.train_elapsed_seconds);
   f("evaluation_seconds", row.evaluation_seconds);
   f("hold", row.hold);
+  f("cost", row.cost);
 }
 template <typename F>
 void Fields(PlanRow& row, F&& f) {
@@ -98,6 +99,9 @@ void Fields(StepRow& row, F&& f) {
   f("elapsed_seconds", row.elapsed_seconds);
   f("train_elapsed_seconds", row.train_elapsed_seconds);
   f("train_generated_tokens", row.train_generated_tokens);
+  f("gpu_hours", row.gpu_hours);
+  f("core_hours", row.core_hours);
+  f("money", row.money);
   StepMetrics& m = row.metrics;
   f("reward_mean", m.reward_mean);
   f("pass_rate", m.pass_rate);
@@ -129,6 +133,7 @@ void Fields(StageRow& row, F&& f) {
   f("first_step", row.first_step);
   f("decided_at", row.decided_at);
   f("reason", row.reason);
+  f("rule", row.rule);
 }
 template <typename F>
 void Fields(RoundRow& row, F&& f) {
@@ -144,9 +149,11 @@ void Fields(EvaluationOutcomeRow& row, F&& f) {
   f("undecided", row.undecided);
   f("truncated", row.truncated);
   f("tokens", row.tokens);
+  f("majority", row.majority);
 }
 template <typename F>
 void Fields(EvaluationRow& row, F&& f) {
+  f("entry", row.entry);
   f("step", row.step);
   f("evaluation_set", row.set);
   f("problems", row.problems);
@@ -160,6 +167,15 @@ void Fields(EvaluationRow& row, F&& f) {
   f("seconds", row.seconds);
   f("train_elapsed_seconds", row.train_elapsed_seconds);
   f("train_generated_tokens", row.train_generated_tokens);
+  f("undecided_ratio", row.undecided_ratio);
+  f("majority", row.majority);
+  f("pass_at_k", row.pass_at_k);
+  f("originals", row.originals);
+  f("variants", row.variants);
+  f("original_pass_at_1", row.original_pass_at_1);
+  f("variant_pass_at_1", row.variant_pass_at_1);
+  f("drop_low", row.drop_low);
+  f("drop_high", row.drop_high);
 }
 
 }  // namespace crescendo

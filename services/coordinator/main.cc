@@ -14,11 +14,16 @@
 #include "common/config/command_line.h"
 #include "common/metrics/coordinator_metrics.h"
 #include "common/metrics/metrics_server.h"
+#include "common/metrics/metrics_table.h"
+#include "common/metrics/refused_calls.h"
 #include "common/os/log.h"
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
 #include "common/rpc/address.h"
 #include "common/rpc/server.h"
+#include "common/rpc/service_log.h"
+#include "common/rpc/trace_service.h"
+#include "common/rpc/transport_config.h"
 #include "services/coordinator/coordinator_host.h"
 #include "services/coordinator/coordinator_service.h"
 #include "services/coordinator/options_from_config.h"
@@ -47,9 +52,9 @@ absl::StatusOr<std::string> Describe(FileSystem& files, const RunConfig& config)
     absl::StrAppend(&out, "  stage ", i, ": ", stage.context_tokens, " tokens, ",
                     stage.groups_per_step, " groups of ", stage.group_samples, " a step\n");
   }
-  if (!options.evaluation_problems.empty()) {
-    absl::StrAppend(&out, "  evaluation: ", options.evaluation_problems.size(), " problems of ",
-                    options.evaluation.set, ", ", options.evaluation.samples, " sample(s) each\n");
+  for (const EvaluationOptions& set : options.evaluations) {
+    absl::StrAppend(&out, "  evaluation: ", set.problems, " problems of ", set.set, ", ",
+                    set.samples, " sample(s) each\n");
   }
   absl::StrAppend(
       &out, "  journal: ", JournalPath(config),
@@ -86,19 +91,25 @@ absl::StatusOr<LoadedRun> LoadRun(const RunConfig& config, FileSystem& files, Cl
 
 absl::Status Serve(const RunConfig& config, FileSystem& files, const StopSignal& stop,
                    Clock* clock) {
-  const Logger log("coordinator", config.network.coordinator, LogLevel::kInfo, clock, StderrSink());
+  const Logger log = MakeServiceLog(config.log, "coordinator", config.network.coordinator, clock);
   const absl::Time begin = clock->Now();
+  ASSIGN_OR_RETURN(const Transport transport, MakeTransport(config, Role::kCoordinator, &files));
   // Before the journal is made: a port in use must leave nothing behind.
   RETURN_IF_ERROR(CheckCanListen(config.network.coordinator, "coordinator"));
   ASSIGN_OR_RETURN(LoadedRun run, LoadRun(config, files, clock));
   const std::string run_id = run.state->run_id();
   const int64_t trained = run.state->trained();
-  ASSIGN_OR_RETURN(auto metrics_server, MetricsServer::Start({config.network.metrics, "coordinator",
-                                                              config.network.insecure}));
+  ASSIGN_OR_RETURN(auto metrics_server,
+                   MetricsServer::Start({config.network.metrics, "coordinator",
+                                         MetricsInTheOpen(config), config.run.out}));
   CoordinatorMetrics metrics(metrics_server->registry());
+  RefusedCalls refused(metrics_server->registry(), "coordinator");
+  LifeTrace trace(clock, metrics_server->registry(), "coordinator", LifeStagesOf("coordinator"));
+  TraceServiceImpl trace_service("coordinator", "coordinator", &trace);
   CoordinatorHost host(std::move(run.state), std::move(run.journal), &metrics, clock, log);
   ShownSamples samples(static_cast<size_t>(config.coordinator.samples_kept));
   CoordinatorServiceImpl service(&host, &samples);
+  service.SetTrace(&trace);
   std::unique_ptr<PageServer> page;
   if (!config.coordinator.page.empty()) {
     ASSIGN_OR_RETURN(page, PageServer::Start({config.coordinator.page, config.network.insecure},
@@ -106,8 +117,8 @@ absl::Status Serve(const RunConfig& config, FileSystem& files, const StopSignal&
     service.SetPage(page->url());
   }
   ASSIGN_OR_RETURN(auto server, RpcServer::Start({config.network.coordinator, "coordinator",
-                                                  config.network.insecure},
-                                                 {&service}));
+                                                  transport, refused.Counter()},
+                                                 {&service, &trace_service}));
   log.Info("serving", {{"address", server->address()},
                        {"metrics", metrics_server->address()},
                        {"page", page != nullptr ? page->url() : "none"},
@@ -120,6 +131,9 @@ absl::Status Serve(const RunConfig& config, FileSystem& files, const StopSignal&
   server->SetServing(false);
   host.Stop();
   server->Stop(kStopMax);
+  if (const absl::Status saved = trace_service.Save(files, config.run.out); !saved.ok()) {
+    log.Warn("the trace is not kept", {{"status", saved}});
+  }
   log.Info("stopped");
   return host.failure();
 }

@@ -57,7 +57,13 @@ void Membership::Heard(Worker& worker, absl::Time now) {
   if (worker.health == WorkerHealth::kLost) worker.health = HealthOf(worker, 0, now);
 }
 
-void Membership::Rate(Worker& worker, double tokens_per_second) {
+void Membership::Rate(Worker& worker, double tokens_per_second, int unfinished) {
+  if (unfinished > 0 && tokens_per_second > 0) {
+    const double rate = tokens_per_second / unfinished;
+    worker.sample_rate = worker.sample_rate < 0
+                             ? rate
+                             : worker.sample_rate + kSmoothing * (rate - worker.sample_rate);
+  }
   worker.tokens_per_second = tokens_per_second;
   double& smoothed = worker.smoothed_tokens_per_second;
   smoothed =
@@ -74,6 +80,7 @@ void Membership::Incident(Worker& worker, absl::string_view what, absl::Time now
   const absl::Duration length =
       std::min(kQuarantineMax, kQuarantineFirst * (1 << std::min(worker.quarantines, 8)));
   ++worker.quarantines;
+  ++quarantines_;
   worker.incidents = 0;
   worker.quarantined_until = now + length;
 }
@@ -105,6 +112,15 @@ WorkerHealth Membership::HealthOf(Worker& worker, double median, absl::Time now)
   return WorkerHealth::kHealthy;
 }
 
+void Membership::Changed(const Worker& worker, WorkerHealth before) {
+  const auto bad = [](WorkerHealth health) {
+    return health == WorkerHealth::kLost || health == WorkerHealth::kQuarantined;
+  };
+  if (worker.health == before || !(bad(worker.health) || bad(before))) return;
+  changes_.push_back(absl::StrCat("worker ", worker.id, " is ", WorkerHealthName(worker.health),
+                                  worker.reason.empty() ? "" : ": ", worker.reason));
+}
+
 bool Membership::Refresh(absl::Time now) {
   bool changed = false;
   std::vector<double> rates;
@@ -128,7 +144,9 @@ bool Membership::Refresh(absl::Time now) {
   }
   for (auto& [id, worker] : workers_) {
     const bool could = MayLease(worker);
+    const WorkerHealth before = worker.health;
     worker.health = HealthOf(worker, median, now);
+    Changed(worker, before);
     changed |= MayLease(worker) != could;
   }
   return changed;

@@ -17,12 +17,15 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "common/base/domain.h"
 
 namespace crescendo {
 
@@ -34,6 +37,7 @@ struct Worker {
   std::string address;
   std::string incarnation;
   int slots = 0;
+  Resources resources;  // that its process holds
   WorkerHealth health = WorkerHealth::kHealthy;
   std::string reason;   // of its health, when it is not healthy
   bool joined = false;  // false: only known from the journal's leases, must Join
@@ -48,7 +52,9 @@ struct Worker {
   int quarantines = 0;  // in a row
   absl::Time quarantined_until = absl::InfinitePast();
   std::string last_incident;
-  absl::flat_hash_set<uint64_t> leases;  // of groups: their ids
+  absl::flat_hash_set<uint64_t> leases;     // of groups: their ids
+  absl::flat_hash_set<uint64_t> overtaken;  // groups that a second worker decodes too
+  double sample_rate = -1;                  // tokens/s of one sample, smoothed; < 0: none yet
 };
 
 class Membership {
@@ -67,7 +73,8 @@ class Membership {
 
   // A worker that was lost and is heard from is healthy again.
   void Heard(Worker& worker, absl::Time now);
-  void Rate(Worker& worker, double tokens_per_second);
+  // `unfinished`: samples that it decodes; 0: not told.
+  void Rate(Worker& worker, double tokens_per_second, int unfinished = 0);
   // `gap`: zero for what is wrong each time by itself.
   void Incident(Worker& worker, absl::string_view what, absl::Time now,
                 absl::Duration gap = kIncidentGap);
@@ -77,6 +84,10 @@ class Membership {
   // nothing are forgotten. Returns whether any worker may lease that could not, or the other way
   // round.
   bool Refresh(absl::Time now);
+  // "worker a is quarantined: ...", for what Refresh found since the last call: who is lost, in
+  // quarantine, or back from there.
+  std::vector<std::string> TakeChanges() { return std::exchange(changes_, {}); }
+  uint64_t quarantines() const { return quarantines_; }
   bool MayLease(const Worker& worker) const {
     return worker.joined &&
            (worker.health == WorkerHealth::kHealthy || worker.health == WorkerHealth::kSlow);
@@ -88,7 +99,11 @@ class Membership {
  private:
   WorkerHealth HealthOf(Worker& worker, double median, absl::Time now);
 
+  void Changed(const Worker& worker, WorkerHealth before);
+
   absl::Duration lost_after_;
+  uint64_t quarantines_ = 0;
+  std::vector<std::string> changes_;
   std::map<std::string, Worker> workers_;
 };
 

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -28,20 +28,52 @@ absl::StatusOr<std::vector<Problem>> ReadProblems(FileSystem& files, const std::
   if (problems_max > 0 && rows.size() > static_cast<size_t>(problems_max)) {
     rows.resize(problems_max);
   }
+  absl::flat_hash_map<std::string, int64_t> place_of;
+  for (size_t i = 0; i < rows.size(); ++i) place_of[rows[i].id] = static_cast<int64_t>(i);
   std::vector<Problem> problems;
   problems.reserve(rows.size());
   for (DatasetRow& row : rows) {
-    problems.push_back({std::move(row.id), std::move(row.problem),
-                        RewardSpec{kind, std::move(row.answers)}, row.level});
+    Problem problem = {row.id, std::move(row.problem), RewardSpec{kind, std::move(row.answers)},
+                       row.level};
+    // An original beyond problems_max is none.
+    const auto original = place_of.find(row.variant_of);
+    if (original != place_of.end()) problem.variant_of = original->second;
+    problems.push_back(std::move(problem));
   }
   return problems;
 }
 
-SamplingParams Sampling(double temperature, double top_p) {
+SamplingParams Sampling(const StageSection& stage) {
   SamplingParams sampling;
-  sampling.temperature = static_cast<float>(temperature);
-  sampling.top_p = static_cast<float>(top_p);
+  sampling.temperature = static_cast<float>(stage.temperature);
+  sampling.top_p = static_cast<float>(stage.top_p);
+  sampling.top_k = stage.top_k;
+  sampling.min_p = static_cast<float>(stage.min_p);
   return sampling;
+}
+
+absl::Status AddEvaluationSets(FileSystem& files, const RunConfig& config,
+                               CoordinatorOptions* options) {
+  for (const EvaluationSetSection& section : EvaluationSets(config)) {
+    ASSIGN_OR_RETURN(std::vector<Problem> problems,
+                     ReadProblems(files, section.path, section.problems, section.reward_kind));
+    EvaluationOptions set;
+    set.set = section.name;
+    set.problems = static_cast<int>(problems.size());
+    set.samples = section.samples;
+    set.sampling.temperature = static_cast<float>(section.temperature);
+    set.sampling.top_p = static_cast<float>(section.top_p);
+    set.context_tokens =
+        section.context_tokens > 0 ? section.context_tokens : options->stages.back().context_tokens;
+    set.every = section.every;
+    const auto before = static_cast<int64_t>(options->evaluation_problems.size());
+    for (Problem& problem : problems) {
+      if (problem.variant_of >= 0) problem.variant_of += before;
+      options->evaluation_problems.push_back(std::move(problem));
+    }
+    options->evaluations.push_back(std::move(set));
+  }
+  return absl::OkStatus();
 }
 
 CurriculumOptions ToOptions(const CurriculumSection& section) {
@@ -57,6 +89,9 @@ CurriculumOptions ToOptions(const CurriculumSection& section) {
   options.plateau_rule = section.plateau_rule;
   options.plateau_window = section.plateau_window;
   options.plateau_min_slope = section.plateau_min_slope;
+  options.length_confirm = section.length_confirm;
+  options.truncation_confirm = section.truncation_confirm;
+  options.plateau_confirm = section.plateau_confirm;
   return options;
 }
 
@@ -64,10 +99,11 @@ CurriculumOptions ToOptions(const CurriculumSection& section) {
 std::map<std::string, std::string> KeysOf(absl::string_view toml) {
   std::map<std::string, std::string> keys;
   std::string section;
-  int stage = 0;
+  std::map<std::string, int> lists;  // blocks so far, by name
   for (absl::string_view line : absl::StrSplit(toml, '\n')) {
     if (absl::StartsWith(line, "[[")) {
-      section = absl::StrCat("stage.", stage++);
+      const std::string name(absl::StripSuffix(absl::StripPrefix(line, "[["), "]]"));
+      section = absl::StrCat(name, ".", lists[name]++);
     } else if (absl::StartsWith(line, "[")) {
       section = std::string(absl::StripSuffix(absl::StripPrefix(line, "["), "]"));
     } else {
@@ -88,7 +124,7 @@ bool MayChange(const std::string& key) {
       (absl::StartsWith(key, "learner.") && key != "learner.max_staleness")) {
     return true;
   }
-  for (const char* section : {"rollout.", "reward.", "coordinator.", "network."}) {
+  for (const char* section : {"rollout.", "reward.", "coordinator.", "network.", "cost."}) {
     if (absl::StartsWith(key, section)) return true;
   }
   return false;
@@ -110,34 +146,31 @@ absl::StatusOr<CoordinatorOptions> OptionsFromConfig(FileSystem& files, const Ru
     stage.context_tokens = section.context_tokens;
     stage.group_samples = section.group_samples;
     stage.groups_per_step = section.groups_per_step;
-    stage.sampling = Sampling(section.temperature, 1.0);
+    stage.sampling = Sampling(section);
     stage.learning_rate =
         section.learning_rate > 0 ? section.learning_rate : config.optimizer.learning_rate;
     stage.level_mix = section.level_mix;
     options.stages.push_back(std::move(stage));
   }
   options.curriculum = ToOptions(config.curriculum);
+  for (const StageSection& stage : config.stages) {
+    options.curriculum.stage_min_steps.push_back(stage.min_steps);
+  }
   options.settled_weight = config.data.settled_weight;
   if (config.run.steps > 0) {
     ASSIGN_OR_RETURN(
         options.problems,
         ReadProblems(files, config.data.train, config.data.problems_max, config.data.reward_kind));
   }
-  if (!config.evaluation.set.empty()) {
-    ASSIGN_OR_RETURN(options.evaluation_problems,
-                     ReadProblems(files, config.evaluation.set, config.evaluation.problems,
-                                  config.data.reward_kind));
-    options.evaluation.set = BaseName(config.evaluation.set);
-    options.evaluation.samples = config.evaluation.samples;
-    options.evaluation.sampling = Sampling(config.evaluation.temperature, config.evaluation.top_p);
-    options.evaluation.context_tokens = config.evaluation.context_tokens > 0
-                                            ? config.evaluation.context_tokens
-                                            : options.stages.back().context_tokens;
-    options.evaluation.every = config.evaluation.every;
-  }
+  RETURN_IF_ERROR(AddEvaluationSets(files, config, &options));
+  options.prices = {config.cost.currency, config.cost.gpu_hour_price, config.cost.core_hour_price};
+  options.reward.cores = config.reward.threads;
+  options.reward_processes = config.cost.reward_processes;
+  options.coordinator.cores = 1;
   options.heartbeat = config.rollout.heartbeat;
   options.lease = config.coordinator.lease;
   options.awaited_after = config.coordinator.awaited_after;
+  options.second_leases = config.coordinator.second_leases;
   return options;
 }
 

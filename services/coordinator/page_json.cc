@@ -1,5 +1,6 @@
 #include "services/coordinator/page_json.h"
 
+#include <optional>
 #include <utility>
 
 namespace crescendo {
@@ -77,6 +78,45 @@ Json StepJson(const StepRow& row) {
   return json;
 }
 
+Json TotalsJson(const CostTotals& totals) {
+  return {
+      {"gpu_hours", totals.gpu_hours}, {"core_hours", totals.core_hours}, {"money", totals.money}};
+}
+
+Json ProjectionJson(const std::optional<CostProjectionView>& view) {
+  if (!view) return nullptr;
+  Json json = TotalsJson(view->used);
+  json["last_step"] = view->last_step;
+  json["seconds"] = view->time.seconds;
+  json["seconds_low"] = view->time.low;
+  json["seconds_high"] = view->time.high;
+  json["gpu_hours_low"] = view->low.gpu_hours;
+  json["gpu_hours_high"] = view->high.gpu_hours;
+  json["money_low"] = view->low.money;
+  json["money_high"] = view->high.money;
+  return json;
+}
+
+Json CostJson(const CostView& view) {
+  Json json = TotalsJson(view.used);
+  json["currency"] = view.currency;
+  json["money_per_hour"] = view.money_per_hour;
+  json["last_step"] = TotalsJson(view.last_step);
+  json["stage_end"] = ProjectionJson(view.stage_end);
+  json["run_end"] = ProjectionJson(view.run_end);
+  json["services"] = Json::array();
+  for (const ServiceCostView& service : view.services) {
+    Json line = TotalsJson(service.used);
+    line["service"] = service.service;
+    line["gpu_type"] = service.gpu_type;
+    line["processes"] = service.processes;
+    line["gpus"] = service.gpus;
+    line["cores"] = service.cores;
+    json["services"].push_back(std::move(line));
+  }
+  return json;
+}
+
 const char* VerdictName(Verdict verdict) {
   switch (verdict) {
     case Verdict::kCorrect:
@@ -136,7 +176,8 @@ Json StatusJson(const RunView& view) {
                {"workers", Json::array()},
                {"stages", Json::array()},
                {"last", nullptr},
-               {"evaluation", nullptr}};
+               {"evaluation", nullptr},
+               {"cost", CostJson(view.cost)}};
   for (const WorkerView& worker : view.workers) json["workers"].push_back(WorkerJson(worker));
   for (const StageView& stage : view.stages) json["stages"].push_back(StageJson(stage));
   if (view.last) json["last"] = MetricsJson(*view.last);

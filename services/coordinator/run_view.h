@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "common/base/domain.h"
+#include "services/coordinator/cost_meter.h"
+#include "services/coordinator/curriculum.h"
 #include "services/coordinator/journal.h"
 
 namespace crescendo {
@@ -22,6 +24,9 @@ struct WorkerView {
   int leases = 0;
   double heartbeat_age_seconds = 0;
   std::string address;
+  int second_leases = 0;           // of `leases`: groups that another worker is slow with
+  std::string incident;            // the last one, of a quarantined worker
+  double quarantined_seconds = 0;  // for another so long
 };
 
 struct StageView {
@@ -30,6 +35,7 @@ struct StageView {
   int64_t first_step = 0;
   int64_t last_step = -1;
   std::string reason;
+  std::string rule;  // that ended it: a rule's name or "operator"; empty while it runs
 };
 
 struct RunView {
@@ -42,6 +48,8 @@ struct RunView {
   std::vector<StageView> stages;
   std::vector<WorkerView> workers;
   std::string awaiting;
+  std::vector<std::string> awaited_from;  // worker ids, "learner", "anyone"
+  std::vector<RuleReading> rules;         // of the current stage; none in the last one
   std::optional<StepMetrics> last;
   double elapsed_seconds = 0;
   double train_elapsed_seconds = 0;
@@ -52,7 +60,9 @@ struct RunView {
   int groups_leased = 0;
   int groups_buffered = 0;
   double tokens_per_second = 0;
-  std::optional<EvaluationRow> last_evaluation;
+  CostView cost;
+  std::optional<EvaluationRow> last_evaluation;  // of the first set
+  std::vector<EvaluationRow> last_evaluations;   // of each set
 };
 
 struct HistoryView {

@@ -21,7 +21,7 @@ namespace crescendo {
 
 namespace {
 
-constexpr int kSchemaVersion = 2;
+constexpr int kSchemaVersion = 3;
 constexpr int kApplicationId = 0x43524443;  // "CRDC"
 
 // A field as SQLite's two storage classes: everything but doubles and strings is an integer.
@@ -310,7 +310,7 @@ absl::Status SqliteJournal::Database::Truncate(const TruncateOp& op) {
       case JournalTable::kEvaluationOutcome:
         return {kTable<EvaluationOutcomeRow>, "group_id"};
       case JournalTable::kEvaluation:
-        return {kTable<EvaluationRow>, "step"};
+        return {kTable<EvaluationRow>, "entry"};
     }
     return {"", ""};
   }();

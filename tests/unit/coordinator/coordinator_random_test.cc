@@ -18,9 +18,8 @@ CoordinatorOptions RandomRun(CounterRng& rng) {
   options.max_staleness = static_cast<int>(rng.Below(4));
   options.curriculum.max_steps = {1 + static_cast<int>(rng.Below(5))};
   if (rng.Below(2) == 0) {
-    options.evaluation.set = "held-out";
-    options.evaluation.context_tokens = 96;
-    options.evaluation.every = static_cast<int>(rng.Below(4));
+    options.evaluations = {{"held-out", 2, 1, {}, 96, static_cast<int>(rng.Below(4))},
+                           {"other", 1, 2, {}, 48, static_cast<int>(rng.Below(4))}};
     options.evaluation_problems = MakeProblems(3, "e");
   }
   if (rng.Below(2) == 0) {

@@ -261,11 +261,55 @@ TEST_CASE("stages: cap, hold, release, advance, go to; the last stage never ends
   REQUIRE(stages[2].last_step == -1);
 }
 
+TEST_CASE("several sets, each with its own samples, limit and turn") {
+  CoordinatorOptions options = SmallRun();
+  options.steps = 2;
+  SamplingParams cool;
+  cool.temperature = 0.6F;
+  cool.top_p = 0.95F;
+  options.evaluations = {{"often", 1, 1, {}, 96, 1}, {"seldom", 2, 2, cool, 32, 0}};
+  options.evaluation_problems = MakeProblems(3, "e");
+  options.evaluation_problems[2].variant_of = 1;
+  Driver run(options);
+  REQUIRE(run.Join("w").ok());
+  REQUIRE(run.Attach(0).ok());
+  run.now += absl::Seconds(2);
+  const auto base = run.Lease("w", 100);
+  REQUIRE(base.size() == 3);
+  REQUIRE(base[0].samples == 1);
+  REQUIRE(base[0].context_tokens == 96);
+  REQUIRE(base[1].samples == 2);
+  REQUIRE(base[1].context_tokens == 32);
+  REQUIRE(base[2].sampling.top_p == 0.95F);
+  for (const GroupLease& lease : base) REQUIRE(*run.Complete("w", lease));
+  RunView view = run.state->View(run.now);
+  REQUIRE(view.last_evaluations.size() == 2);
+  REQUIRE(view.last_evaluations[0].set == "often");
+  REQUIRE(view.last_evaluations[1].set == "seldom");
+  REQUIRE(view.last_evaluations[1].originals == 1);
+  REQUIRE(view.last_evaluation->set == "often");
+  run.now += absl::Seconds(1);
+  for (const GroupLease& lease : run.Lease("w", 100)) REQUIRE(*run.Complete("w", lease));
+  REQUIRE(run.Report(0).ok());
+  const auto first = run.Lease("w", 100);  // only the set whose turn it is
+  REQUIRE(first.size() == 1);
+  REQUIRE(first[0].group == EvaluationGroup(1, 0));
+  run.Restart();
+  REQUIRE(run.Join("w").ok());
+  REQUIRE(run.Attach(1).ok());
+  REQUIRE(*run.Complete("w", first[0]));
+  view = run.state->View(run.now);
+  REQUIRE(view.last_evaluations[0].step == 1);
+  REQUIRE(view.last_evaluations[1].step == 0);
+  REQUIRE(run.state->History(1, 10).evaluations.size() == 1);
+  REQUIRE(run.Attach(0).ok());  // rolled back: the result of step 1 is gone, the base's stay
+  REQUIRE(run.state->History(0, 10).evaluations.size() == 2);
+}
+
 TEST_CASE("evaluation is a barrier: base, every K steps, and the end") {
   CoordinatorOptions options = SmallRun();
   options.steps = 2;
-  options.evaluation.set = "held-out";
-  options.evaluation.context_tokens = 96;
+  options.evaluations = {{"held-out", 3, 1, {}, 96, 0}};
   options.evaluation_problems = MakeProblems(3, "e");
   Driver run(options);
   REQUIRE(run.Join("w").ok());
@@ -313,7 +357,7 @@ TEST_CASE("evaluation is a barrier: base, every K steps, and the end") {
 TEST_CASE("a finished run goes on when it is given more steps") {
   CoordinatorOptions options = SmallRun();
   options.steps = 2;
-  options.evaluation.context_tokens = 96;
+  options.evaluations = {{"held-out", 1, 1, {}, 96, 0}};
   options.evaluation_problems = MakeProblems(1, "e");
   Driver run(options);
   REQUIRE(run.Join("w").ok());
@@ -339,7 +383,7 @@ TEST_CASE("a finished run goes on when it is given more steps") {
 
 TEST_CASE("a worker that evaluates another version than asked is not believed") {
   CoordinatorOptions options = SmallRun();
-  options.evaluation.context_tokens = 96;
+  options.evaluations = {{"held-out", 1, 1, {}, 96, 0}};
   options.evaluation_problems = MakeProblems(1, "e");
   Driver run(options);
   REQUIRE(run.Join("w").ok());
@@ -353,8 +397,7 @@ TEST_CASE("a worker that evaluates another version than asked is not believed") 
 
 TEST_CASE("a round of a version that was rolled back is dropped with its late results") {
   CoordinatorOptions options = SmallRun();
-  options.evaluation.context_tokens = 96;
-  options.evaluation.every = 1;
+  options.evaluations = {{"held-out", 1, 1, {}, 96, 1}};
   options.evaluation_problems = MakeProblems(1, "e");
   Driver run(options);
   REQUIRE(run.Join("w").ok());

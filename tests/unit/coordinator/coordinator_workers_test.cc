@@ -104,5 +104,112 @@ TEST_CASE("a worker far below its peers is called slow") {
   REQUIRE(run.state->View(run.now).workers[1].state == "healthy");
 }
 
+// A step of two groups, one with a worker of `slow_rate` tokens/s, the other ended by one of 200.
+struct LastGroup {
+  explicit LastGroup(double slow_rate, CoordinatorOptions options = TwoGroups())
+      : run(std::move(options)) {
+    REQUIRE(run.Join("slow", "i1", 2).ok());
+    REQUIRE(run.Join("fast", "i1", 2).ok());
+    REQUIRE(run.Attach(0).ok());
+    slow = run.Lease("slow", 1)[0];
+    const GroupLease other = run.Lease("fast", 1)[0];
+    for (int beat = 0; beat < 6; ++beat) {
+      Beat("fast", other, 100 * beat, 2, 200);
+      Beat("slow", slow, static_cast<uint64_t>(slow_rate / 2 * beat), 2, slow_rate);
+      run.now += run.options().heartbeat;
+    }
+    REQUIRE(*run.Complete("fast", other));
+    run.state->Tick(run.now);
+  }
+  static CoordinatorOptions TwoGroups() {
+    CoordinatorOptions options = SmallRun();
+    options.stages[0].groups_per_step = options.stages[1].groups_per_step = 2;
+    return options;
+  }
+  HeartbeatReply Beat(const std::string& worker, const GroupLease& lease, uint64_t tokens,
+                      int unfinished, double rate) {
+    HeartbeatEvent event;
+    event.worker_id = worker;
+    event.incarnation = "i1";
+    event.leases.push_back({lease.lease, tokens, unfinished});
+    event.tokens_per_second = rate;
+    auto reply = run.state->Heartbeat(event, run.now);
+    REQUIRE(reply.ok());
+    run.Commit();
+    return *reply;
+  }
+
+  Driver run;
+  GroupLease slow;
+};
+
+TEST_CASE("the last group of a slow worker goes to an idle faster one too; the first wins") {
+  LastGroup last(10);
+  REQUIRE(last.run.state->HasLeasableWork());
+  const auto second = last.run.Lease("fast", 4);
+  REQUIRE(second.size() == 1);
+  REQUIRE(second[0].group == last.slow.group);
+  REQUIRE(second[0].lease.value() > last.slow.lease.value());
+  REQUIRE(second[0].attempt == 1);  // it asks the learner for what it holds
+  REQUIRE(last.run.state->counters().second_leases == 1);
+  REQUIRE_FALSE(last.run.state->HasLeasableWork());
+  // Both go on while the first is ahead.
+  REQUIRE(last.Beat("slow", last.slow, 31, 1, 10).revoked.empty());
+  REQUIRE(last.Beat("fast", second[0], 20, 1, 100).revoked.empty());
+  REQUIRE(last.Beat("slow", last.slow, 36, 1, 10).revoked.empty());
+  REQUIRE(*last.run.Complete("slow", last.slow));
+  REQUIRE_FALSE(*last.run.Complete("fast", second[0]));
+  REQUIRE(last.Beat("fast", second[0], 30, 1, 100).revoked.size() == 1);
+  REQUIRE(last.run.Report(0).ok());
+  REQUIRE(last.run.state->trained() == 1);
+}
+
+TEST_CASE("a worker that was overtaken is told to stop, and that is no failure of its") {
+  LastGroup last(10);
+  const auto second = last.run.Lease("fast", 4);
+  REQUIRE(second.size() == 1);
+  REQUIRE(last.Beat("fast", second[0], 60, 1, 100).revoked.empty());
+  REQUIRE(last.Beat("slow", last.slow, 40, 1, 10).revoked.size() == 1);
+  REQUIRE(*last.run.Complete("fast", second[0]));
+  REQUIRE_FALSE(*last.run.Complete("slow", last.slow));
+  const RunView view = last.run.state->View(last.run.now);
+  REQUIRE(view.workers[1].state == "healthy");
+  REQUIRE(view.groups_buffered == 2);
+  REQUIRE(view.groups_leased == 0);
+}
+
+TEST_CASE(
+    "no second lease where it would not end sooner, where none is wanted, or nothing is left") {
+  LastGroup equal(180);
+  REQUIRE(equal.run.Lease("fast", 4).empty());
+  CoordinatorOptions options = LastGroup::TwoGroups();
+  options.second_leases = false;
+  LastGroup off(10, options);
+  REQUIRE(off.run.Lease("fast", 4).empty());
+  LastGroup decoded(10);  // all samples are decoded: it waits for verdicts
+  decoded.Beat("slow", decoded.slow, 40, 0, 0);
+  REQUIRE(decoded.run.Lease("fast", 4).empty());
+}
+
+TEST_CASE(
+    "a second worker that dies frees the group; a restart of the coordinator keeps the newer "
+    "lease") {
+  LastGroup last(10);
+  auto second = last.run.Lease("fast", 4);
+  REQUIRE(second.size() == 1);
+  REQUIRE(last.run.Join("fast", "i2", 2).ok());
+  REQUIRE(last.run.state->View(last.run.now).groups_pending == 1);
+  REQUIRE(last.Beat("slow", last.slow, 40, 1, 10).revoked.size() == 1);
+
+  LastGroup other(10);
+  second = other.run.Lease("fast", 4);
+  REQUIRE(second.size() == 1);
+  other.run.Restart();
+  for (const char* worker : {"slow", "fast"}) REQUIRE(other.run.Join(worker, "i1", 2).ok());
+  REQUIRE(other.Beat("slow", other.slow, 40, 1, 10).revoked.size() == 1);
+  REQUIRE(other.Beat("fast", second[0], 40, 1, 100).revoked.empty());
+  REQUIRE(other.run.state->View(other.run.now).groups_leased == 1);
+}
+
 }  // namespace
 }  // namespace crescendo

@@ -66,13 +66,73 @@ TEST_CASE("a round adds up") {
   a.truncated = 1;
   EvaluationOutcomeRow b = Outcome(2, 2);
   b.tokens = 10;
-  const EvaluationRow row = SummarizeRound({a, b}, 1);
+  a.undecided = 1;
+  a.majority = 0.5;
+  b.majority = 1;
+  const EvaluationRow row = SummarizeSet({a, b}, {}, 1);
   REQUIRE(row.problems == 2);
   REQUIRE(row.samples == 2);
   REQUIRE(row.pass_at_1 == Approx(0.75));
   REQUIRE(row.mean_tokens == 10);
   REQUIRE(row.truncation_ratio == 0.25);
   REQUIRE(row.generated_tokens == 40);
+  REQUIRE(row.undecided_ratio == 0.25);
+  REQUIRE(row.majority == 0.75);
+  REQUIRE(row.originals == 0);
+  const auto pass = ParsePassAtK(row.pass_at_k);
+  REQUIRE(pass == std::vector<std::pair<int, double>>{{1, 0.75}, {2, 1.0}});
+}
+
+TEST_CASE("pass@k is told for powers of two and for all samples") {
+  const auto pass = ParsePassAtK(PassAtKText({Outcome(6, 3)}));
+  REQUIRE(pass.size() == 4);
+  REQUIRE(pass[0].first == 1);
+  REQUIRE(pass[0].second == Approx(0.5));
+  REQUIRE(pass[1].second == Approx(1 - 3.0 / 15));  // C(3,2) / C(6,2)
+  REQUIRE(pass[2] == std::pair<int, double>{4, 1.0});
+  REQUIRE(pass[3] == std::pair<int, double>{6, 1.0});
+}
+
+TEST_CASE("the majority: right answers vote together, others by their text, ties in part") {
+  const auto answer = [](Verdict verdict, const char* extracted) {
+    return SampleResult{0, verdict, 0, 1, false, extracted};
+  };
+  const SampleResult half = answer(Verdict::kCorrect, "1/2");
+  const SampleResult point_five = answer(Verdict::kCorrect, "0.5");
+  const SampleResult two = answer(Verdict::kIncorrect, "2");
+  const SampleResult two_styled = answer(Verdict::kIncorrect, "$ 2 $.");
+  const SampleResult three = answer(Verdict::kUndecided, "3");
+  const SampleResult none = answer(Verdict::kIncorrect, "");
+  REQUIRE(MajorityOf({half, point_five, two, three}) == 1);
+  REQUIRE(MajorityOf({half, point_five, two, two_styled}) == 0.5);
+  REQUIRE(MajorityOf({half, two, three, none, none}) == Approx(1.0 / 3));
+  REQUIRE(MajorityOf({half, two, two_styled}) == 0);
+  REQUIRE(MajorityOf({none, none, two}) == 0);
+  REQUIRE(MajorityOf({half, none, none, none}) == 1);
+  REQUIRE(VoteOf("\\left( 3, \\dfrac{\\pi}{2} \\right)") == "(3,\\frac{\\pi}{2})");
+}
+
+TEST_CASE("variants are set against the problems that they were made from") {
+  std::vector<EvaluationOutcomeRow> outcomes;
+  const auto add = [&](uint32_t problem, int correct) {
+    outcomes.push_back(Outcome(4, correct));
+    outcomes.back().problem = problem;
+  };
+  add(10, 4);  // two variants
+  add(11, 2);
+  add(12, 0);
+  add(13, 2);  // one variant
+  add(14, 1);
+  add(15, 4);  // none
+  const std::vector<int64_t> variant_of = {-1, -1, -1, -1, -1, -1, -1, -1,
+                                           -1, -1, -1, 10, 10, -1, 13, -1};
+  const EvaluationRow row = SummarizeSet(outcomes, variant_of, 1);
+  REQUIRE(row.originals == 2);
+  REQUIRE(row.variants == 3);
+  REQUIRE(row.original_pass_at_1 == Approx(0.75));              // 1, .5
+  REQUIRE(row.variant_pass_at_1 == Approx((0.25 + 0.25) / 2));  // (.5 + 0) / 2, .25
+  REQUIRE(row.drop_low == Approx(0.25));
+  REQUIRE(row.drop_high == Approx(0.75));
 }
 
 TEST_CASE("results must be one for each sample; undecided is not solved") {
