@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/metrics/disk_metrics.h"
+#include "common/metrics/gpu_metrics.h"
 #include "common/metrics/process_metrics.h"
 #include "common/rpc/address.h"
 
@@ -16,6 +17,8 @@ namespace crescendo {
 namespace {
 
 constexpr int kThreads = 2;
+constexpr int kRequestTimeoutMs = 5000;
+constexpr int kRequestBytesMax = 8192;
 
 }  // namespace
 
@@ -33,9 +36,17 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
   ASSIGN_OR_RETURN(const Address address, ParseAddress(options.address));
   std::unique_ptr<MetricsServer> server(new MetricsServer());
   try {
-    server->exposer_ = std::make_unique<prometheus::Exposer>(options.address, kThreads);
+    // A scrape is one small request. Who says nothing for a while loses its connection.
+    server->exposer_ = std::make_unique<prometheus::Exposer>(std::vector<std::string>{
+        "listening_ports", options.address, "num_threads", absl::StrCat(kThreads),
+        "request_timeout_ms", absl::StrCat(kRequestTimeoutMs), "max_request_size",
+        absl::StrCat(kRequestBytesMax), "enable_keep_alive", "no"});
     server->exposer_->RegisterCollectable(server->registry_);
     server->exposer_->RegisterCollectable(server->process_);
+    if (options.who == "learner" || options.who == "rollout") {
+      server->gpus_ = GpuMetrics::Open(options.who);
+    }
+    if (server->gpus_ != nullptr) server->exposer_->RegisterCollectable(server->gpus_);
     if (!options.folder.empty()) {
       server->disk_ = std::make_shared<DiskMetrics>(options.who, options.folder);
       server->exposer_->RegisterCollectable(server->disk_);

@@ -53,6 +53,7 @@ class MetricsServer {
 
   std::shared_ptr<prometheus::Registry> registry_;
   std::shared_ptr<prometheus::Collectable> process_;
+  std::shared_ptr<prometheus::Collectable> gpus_;  // null where there is none
   std::shared_ptr<prometheus::Collectable> disk_;  // null without a folder
   std::unique_ptr<prometheus::Exposer> exposer_;
   std::string address_;

@@ -2,7 +2,8 @@
 
 namespace crescendo {
 
-RewardMetrics::RewardMetrics(prometheus::Registry& registry)
+RewardMetrics::RewardMetrics(prometheus::Registry& registry,
+                             const std::vector<std::string>& reasons)
     : correct_total(MakeCounter(registry, "crescendo_reward_verdicts_total",
                                 "Answers graded, by verdict.", {{"verdict", "correct"}})),
       incorrect_total(MakeCounter(registry, "crescendo_reward_verdicts_total",
@@ -21,6 +22,19 @@ RewardMetrics::RewardMetrics(prometheus::Registry& registry)
                                     ExponentialBuckets(0.000005, 2, 20))),
       queue_seconds(MakeHistogram(registry, "crescendo_reward_queue_seconds",
                                   "From the arrival of an answer to its grading.",
-                                  ExponentialBuckets(0.00001, 2, 20))) {}
+                                  ExponentialBuckets(0.00001, 2, 20))) {
+  const auto add = [&](const std::string& reason) {
+    reasons_[reason] = &MakeCounter(registry, "crescendo_reward_reasons_total",
+                                    "Answers graded, by what decided.", {{"reason", reason}});
+  };
+  add("other");
+  for (const std::string& reason : reasons) add(reason);
+}
+
+void RewardMetrics::CountReason(absl::string_view reason) {
+  auto found = reasons_.find(std::string(reason));
+  if (found == reasons_.end()) found = reasons_.find("other");
+  found->second->Increment();
+}
 
 }  // namespace crescendo

@@ -43,6 +43,7 @@ constexpr MethodRoles kTable[] = {
     {"/crescendo.v1.ExperienceService/Resume", kRolloutOnly},
     {"/crescendo.v1.WeightsService/GetManifest", kRolloutOnly | kOperatorOnly},
     {"/crescendo.v1.WeightsService/PullChunks", kRolloutOnly | kOperatorOnly},
+    {"/crescendo.v1.LearnerService/Checkpoint", kOperatorOnly},
     // Reward: a reward service may ask another one for a kind that it does not grade itself.
     {"/crescendo.v1.RewardService/Grade", kRolloutOnly | kOperatorOnly | Bit(Role::kReward)},
     // Rollout.

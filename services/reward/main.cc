@@ -29,6 +29,7 @@
 #include "common/rpc/service_log.h"
 #include "common/rpc/transport_config.h"
 #include "services/reward/commands.h"
+#include "services/reward/grade.h"
 #include "services/reward/grading_pool.h"
 #include "services/reward/reward_config.h"
 #include "services/reward/reward_service.h"
@@ -78,13 +79,21 @@ absl::StatusOr<Rewards> MakeRewards(const std::string& path, FileSystem* files, 
   return rewards;
 }
 
+std::vector<std::string> Reasons() {
+  std::vector<std::string> reasons;
+  for (int i = 0; i < kReasonCodes; ++i) {
+    reasons.emplace_back(ReasonName(static_cast<ReasonCode>(i)));
+  }
+  return reasons;
+}
+
 absl::Status Serve(const RunConfig& config, const StopSignal& stop, FileSystem* files,
                    Clock* clock) {
   const Logger log = MakeServiceLog(config.log, "reward", config.network.reward, clock);
   ASSIGN_OR_RETURN(const Transport transport, MakeTransport(config, Role::kReward, files));
   ASSIGN_OR_RETURN(auto metrics_server, MetricsServer::Start({config.network.metrics, "reward",
                                                               MetricsInTheOpen(config)}));
-  RewardMetrics metrics(metrics_server->registry());
+  RewardMetrics metrics(metrics_server->registry(), Reasons());
   RefusedCalls refused(metrics_server->registry(), "reward");
   GradingPool pool(config.reward.threads, OptionsFrom(config));
   ASSIGN_OR_RETURN(const Rewards rewards, MakeRewards(config.reward.rewards, files, clock));

@@ -267,6 +267,7 @@ class RewardServiceImpl::Stream final
     }
     if (response.reason() == ReasonName(ReasonCode::kRequestInvalid))
       metrics.refused_total.Increment();
+    metrics.CountReason(response.reason());
     switch (response.verdict()) {
       case v1::VERDICT_CORRECT:
         metrics.correct_total.Increment();

@@ -5,18 +5,24 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdlib>
+#include <fstream>
 #include <regex>
 #include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "catch2/catch.hpp"
+#include "common/base/limits.h"
 #include "common/metrics/coordinator_metrics.h"
 #include "common/metrics/learner_metrics.h"
+#include "common/metrics/life_trace.h"
 #include "common/metrics/metrics_server.h"
+#include "common/metrics/metrics_table.h"
 #include "common/metrics/reward_metrics.h"
 #include "common/metrics/rollout_metrics.h"
 #include "common/rpc/address.h"
+#include "tests/support/temp_dir.h"
 
 namespace crescendo {
 namespace {
@@ -99,6 +105,73 @@ TEST_CASE(
     CHECK_FALSE(family.metric.empty());
   }
   CHECK(names.size() > 70);
+}
+
+TEST_CASE("the table of metrics in the README is the one that the code makes") {
+  // CRESCENDO_WRITE_TABLE=1 writes it.
+  const std::string path = "common/metrics/README.md";
+  std::ifstream in(path);
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  const size_t begin = text.find("\n## ");
+  REQUIRE(begin != std::string::npos);
+  const std::string table = MetricsTable();
+  if (std::getenv("CRESCENDO_WRITE_TABLE") != nullptr) {
+    in.close();
+    std::ofstream(path) << text.substr(0, begin + 1) << table;
+    return;
+  }
+  CHECK(text.substr(begin + 1) == table);
+}
+
+TEST_CASE("Prometheus's own linter has nothing to say about the metrics") {
+  if (std::system("command -v promtool > /dev/null") != 0) {
+    WARN("promtool is not here (Debian's prometheus): not checked");
+    return;
+  }
+  const TempDir dir;
+  std::ofstream(dir / "metrics") << AllMetricsText();
+  const std::string command =
+      "promtool check metrics < " + (dir / "metrics") + " > " + (dir / "said") + " 2>&1";
+  const int status = std::system(command.c_str());
+  std::ifstream said(dir / "said");
+  INFO(std::string(std::istreambuf_iterator<char>(said), {}));
+  CHECK(status == 0);
+}
+
+TEST_CASE("moments of groups are kept in order, the oldest go first, and the time between counts") {
+  class StepClock : public Clock {
+   public:
+    absl::Time Now() override { return now += absl::Seconds(1); }
+    void SleepFor(absl::Duration) override {}
+    absl::Time now = absl::UnixEpoch();
+  } clock;
+  prometheus::Registry registry;
+  LifeTrace trace(&clock, registry, "rollout", LifeStagesOf("rollout"));
+  trace.Note({.kind = LifeEvent::kLeased, .group = 7});                   // 1 s
+  trace.Note({.kind = LifeEvent::kFirstToken, .group = 7, .sample = 0});  // 2 s
+  trace.Note({.kind = LifeEvent::kFirstToken, .group = 7, .sample = 1});  // 3 s
+  trace.Note({.kind = LifeEvent::kFinished, .group = 7, .sample = 1});    // 4 s
+  trace.Note({.kind = LifeEvent::kGraded, .group = 7, .sample = 1});      // 5 s
+  trace.Note({.kind = LifeEvent::kCompleted, .group = 7});                // 6 s
+  const auto sum = [&](const std::string& stage) {
+    for (const auto& family : registry.Collect()) {
+      for (const auto& metric : family.metric) {
+        if (metric.label.front().value == stage) return metric.histogram.sample_sum;
+      }
+    }
+    return -1.0;
+  };
+  CHECK(sum("leased_to_first_token") == 1 + 2);
+  CHECK(sum("first_token_to_finished") == 1);
+  CHECK(sum("finished_to_graded") == 1);
+  CHECK(sum("leased_to_completed") == 5);
+  REQUIRE(trace.Moments().size() == 6);
+  CHECK(trace.Moments()[3].kind == LifeEvent::kFinished);
+  for (size_t i = 0; i < limits::kTraceEventsMax; ++i) trace.Note({.group = i});
+  const auto moments = trace.Moments();
+  REQUIRE(moments.size() == limits::kTraceEventsMax);
+  CHECK(moments.front().group == 0);
+  CHECK(moments.back().group == limits::kTraceEventsMax - 1);
 }
 
 }  // namespace
