@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/rng.h"
@@ -136,6 +137,45 @@ std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& config) {
     specs.push_back({"lm_head.weight", {config.vocab_size, config.hidden_size}});
   }
   return specs;
+}
+
+absl::StatusOr<std::vector<const TensorBytes*>> MatchState(
+    const std::vector<ParameterSpec>& specs, absl::Span<const TensorBytes> tensors) {
+  absl::flat_hash_map<absl::string_view, const TensorBytes*> by_name;
+  for (const TensorBytes& tensor : tensors) {
+    if (!by_name.emplace(tensor.name, &tensor).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("load weights: tensor '", tensor.name, "' comes twice"));
+    }
+  }
+  std::vector<const TensorBytes*> sources;
+  for (const ParameterSpec& spec : specs) {
+    const auto it = by_name.find(spec.name);
+    const auto fail = [&](absl::string_view expected, absl::string_view found) {
+      return absl::InvalidArgumentError(absl::StrCat("load weights: tensor '", spec.name,
+                                                     "': expected ", expected, ", found ", found));
+    };
+    if (it == by_name.end()) return fail("a value", "nothing");
+    const TensorBytes& source = *it->second;
+    if (source.shape != spec.shape) {
+      return fail(absl::StrCat("shape ", ShapeText(spec.shape)), ShapeText(source.shape));
+    }
+    if (source.dtype != "F32" && source.dtype != "BF16") {
+      return fail("dtype F32 or BF16", source.dtype);
+    }
+    size_t bytes = source.dtype == "F32" ? 4 : 2;
+    for (const int64_t size : spec.shape) bytes *= static_cast<size_t>(size);
+    if (source.bytes.size() != bytes) {
+      return fail(absl::StrCat(bytes, " bytes"), absl::StrCat(source.bytes.size()));
+    }
+    sources.push_back(&source);
+  }
+  if (tensors.size() != sources.size()) {
+    for (const ParameterSpec& spec : specs) by_name.erase(spec.name);
+    return absl::InvalidArgumentError(absl::StrCat("load weights: tensor '", by_name.begin()->first,
+                                                   "' is none of this policy's"));
+  }
+  return sources;
 }
 
 absl::StatusOr<std::unique_ptr<ModelWeights>> AllocateWeights(const ModelConfig& config,

@@ -1,5 +1,5 @@
 // Paged attention on CUDA cores, for any head size up to 256 and both dtypes: where FlashInfer's
-// kernels do not serve (flashinfer_attention_cuda.cu), and the oracle of their tests. Contract:
+// kernels do not serve (flashinfer_attention.h), and the oracle of their tests. Contract:
 // cuda_kernels.h. Online softmax over tiles of keys (Dao et al., "FlashAttention", 2022, algorithm
 // 1), long contexts in parts merged by their log-sum-exp.
 #include "common/model/cuda_block.cuh"

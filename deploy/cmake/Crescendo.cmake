@@ -70,7 +70,7 @@ endif()
 
 # LibTorch: imported by hand, since the wheel's CMake package insists on CUDA. -idirafter keeps the protobuf headers that
 # the wheel carries behind the system's.
-if(NOT EXISTS ${CRESCENDO_TORCH_DIR}/lib/libtorch_cpu.so)
+if(CRESCENDO_TORCH AND NOT EXISTS ${CRESCENDO_TORCH_DIR}/lib/libtorch_cpu.so)
   message(FATAL_ERROR "LibTorch not found in ${CRESCENDO_TORCH_DIR}: run deploy/setup, or give -DCRESCENDO_TORCH_DIR")
 endif()
 add_library(crescendo_torch INTERFACE)
@@ -98,6 +98,28 @@ if(CRESCENDO_HAVE_CUDA)
   target_include_directories(crescendo_cudart SYSTEM INTERFACE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   target_link_libraries(crescendo_cudart INTERFACE ${cuda_runtime})
   target_link_options(crescendo_cudart INTERFACE -Wl,--disable-new-dtags -Wl,-rpath,${cuda_runtime_dir})
+  # cuBLAS is loaded by name when a device is used (common/model/cuda_blas.h): from the toolkit, or a wheel beside LibTorch.
+  foreach(dir ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES})
+    if(EXISTS ${dir}/libcublas.so.13)
+      target_link_options(crescendo_cudart INTERFACE -Wl,-rpath,${dir})
+    endif()
+  endforeach()
+
+  # FlashInfer's headers; its CCCL comes before the toolkit's, which lacks what they use.
+  set(CRESCENDO_HAVE_FLASHINFER OFF)
+  add_library(crescendo_flashinfer INTERFACE)
+  if(EXISTS ${CRESCENDO_FLASHINFER_DIR}/include/flashinfer/attention/prefill.cuh)
+    set(CRESCENDO_HAVE_FLASHINFER ON)
+    target_include_directories(crescendo_flashinfer BEFORE INTERFACE
+      ${CRESCENDO_FLASHINFER_DIR}/cccl/libcudacxx/include ${CRESCENDO_FLASHINFER_DIR}/cccl/cub
+      ${CRESCENDO_FLASHINFER_DIR}/cccl/thrust ${CRESCENDO_FLASHINFER_DIR}/include)
+  elseif(CRESCENDO_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "CRESCENDO_CUDA=ON, but FlashInfer's headers are not in ${CRESCENDO_FLASHINFER_DIR}: run "
+                        "deploy/setup --cuda, or give -DCRESCENDO_FLASHINFER_DIR (the wheel's flashinfer/data)")
+  else()
+    message(STATUS "FlashInfer's headers are not in ${CRESCENDO_FLASHINFER_DIR} (deploy/setup --cuda): "
+                   "CUDA attention is built with the simple kernel only")
+  endif()
 endif()
 
 # One precompiled header for all that includes ATen: a unit costs seconds instead of 20.
@@ -110,7 +132,9 @@ function(crescendo_make_torch_pch)
     <torch/csrc/autograd/variable.h> <absl/status/status.h> <absl/status/statusor.h> <absl/strings/str_cat.h>
     <algorithm> <memory> <string> <unordered_map> <vector>)
 endfunction()
-crescendo_make_torch_pch()
+if(CRESCENDO_TORCH)
+  crescendo_make_torch_pch()
+endif()
 
 # Rules ----------------------------------------------------------------------------------------------------------------
 function(crescendo_resolve_deps OUT)
@@ -139,6 +163,9 @@ function(crescendo_library NAME)
   cmake_parse_arguments(ARG "TORCH" "" "SRCS;HDRS;DEPS;PRIVATE_DEPS" ${ARGN})
   if(ARG_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "crescendo_library(${NAME}): unknown arguments ${ARG_UNPARSED_ARGUMENTS}")
+  endif()
+  if(ARG_TORCH AND NOT CRESCENDO_TORCH)
+    return()
   endif()
   crescendo_resolve_deps(deps ${ARG_DEPS})
   crescendo_resolve_deps(private_deps ${ARG_PRIVATE_DEPS})
