@@ -314,7 +314,7 @@ void LearnerState::OnTrained(const StepMetrics& metrics, std::vector<GroupOutcom
                                  steps_trained_ - 1, " (learner.nonfinite_steps_max)")),
                 now);
   }
-  checkpoint_due_ = steps_trained_ % options_.checkpoint_every == 0;
+  checkpoint_due_ = checkpoint_due_ || steps_trained_ % options_.checkpoint_every == 0;
   EnterNext(now);
 }
 
@@ -376,6 +376,19 @@ ChunkAck LearnerState::Accept(SampleChunk chunk, absl::Time now) {
     CollectOrTrain(now);
   }
   return ack;
+}
+
+void LearnerState::RequestCheckpoint(absl::Time now) {
+  const bool training = phase_ == LearnerPhase::kTrain;
+  const int64_t kept = std::max(steps_checkpointed_, checkpoint_begun_);
+  if (!training && kept >= steps_trained_) return;
+  checkpoint_due_ = true;
+  const bool waits = phase_ == LearnerPhase::kNextStep || phase_ == LearnerPhase::kCollect ||
+                     phase_ == LearnerPhase::kServe;
+  if (!waits || under_way_) return;
+  // Not when the coordinator was to be asked again, but now. The plan is asked for anew after it.
+  not_before_ = absl::InfinitePast();
+  EnterNext(now);
 }
 
 void LearnerState::RequestStop(absl::Time now) {

@@ -148,6 +148,9 @@ class LearnerState {
 
   // Finish what is under way, write a checkpoint if there is something new, and stop.
   void RequestStop(absl::Time now);
+  // A checkpoint of what has been trained and is not kept yet: now if the learner only waits, else
+  // after the step that is under way.
+  void RequestCheckpoint(absl::Time now);
 
   LearnerPhase phase() const { return phase_; }
   int64_t steps_trained() const { return steps_trained_; }

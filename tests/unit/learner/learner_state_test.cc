@@ -427,6 +427,38 @@ TEST_CASE("A checkpoint in the background lets the run go on, and the next one w
   CHECK(h.Report().checkpointed);
 }
 
+TEST_CASE("A checkpoint that is asked for: at once while it waits, after the step while it trains") {
+  LearnerOptions options = TestOptions();
+  options.checkpoint_every = 100;
+  Harness h(options);
+  h.Publish(0);
+  h.Attach(0);
+  h.Plan(PlanOf(0, {0}));
+  h.state.RequestCheckpoint(h.now);
+  CHECK(h.state.phase() == LearnerPhase::kCollect);  // nothing new to keep
+  h.Send(0, 0);
+  h.Train();
+  h.Publish(1);
+  h.Report();
+  h.Plan(PlanOf(1, {1}));
+  h.state.RequestCheckpoint(h.now);
+  h.Checkpoint();
+  CHECK(h.state.steps_checkpointed() == 1);
+  h.Plan(PlanOf(1, {1}));
+  h.Send(1, 1);
+  h.Expect(Kind::kTrain);
+  h.state.RequestCheckpoint(h.now);
+  h.state.OnTrained(StepMetrics(), {GroupOutcome{GroupId(1)}}, h.now);
+  h.Checkpoint();
+  CHECK(h.state.steps_checkpointed() == 2);
+  h.Publish(2);
+  h.Report();
+  h.Plan(PlanOf(2, {2}));
+  h.Send(2, 2);
+  h.Train();
+  h.Publish(3);  // asked for once: written once
+}
+
 TEST_CASE("A stop and the end of the run wait for the checkpoint in the background") {
   Harness h;
   h.Publish(0);
