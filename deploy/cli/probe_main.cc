@@ -29,7 +29,8 @@ constexpr absl::string_view kHelp =
     R"(crescendo-probe SERVICE HOST:PORT [--directory DIR] [--alive]
 
 Asks the gRPC health of a service: coordinator, learner, reward or rollout. $(NAME) in the address is
-taken from the environment, as Kubernetes does in a container's arguments but not in its probes.
+taken from the environment, as Kubernetes does in a container's arguments but not in its probes. A
+learner whose RANK in the environment is above 0 listens nowhere: there is nothing to ask, and status 0.
 
   --directory DIR   certificates, as security.directory; the probe is of the service's own role.
                     Without it: plain text
@@ -140,6 +141,10 @@ int Main(int argc, char** argv) {
   }
   const absl::StatusOr<ProbeOptions> options = ParseProbe(argc, argv);
   if (!options.ok()) return ReportError("crescendo-probe", options.status(), std::cerr);
+  const char* rank = std::getenv("RANK");
+  if (options->role == Role::kLearner && rank != nullptr && absl::string_view(rank) != "0") {
+    return kExitOk;
+  }
   const absl::Status status = Probe(*options);
   if (status.ok()) return kExitOk;
   const int code = ReportError("crescendo-probe", status, std::cerr);

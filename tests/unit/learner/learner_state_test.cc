@@ -427,7 +427,8 @@ TEST_CASE("A checkpoint in the background lets the run go on, and the next one w
   CHECK(h.Report().checkpointed);
 }
 
-TEST_CASE("A checkpoint that is asked for: at once while it waits, after the step while it trains") {
+TEST_CASE(
+    "A checkpoint that is asked for: at once while it waits, after the step while it trains") {
   LearnerOptions options = TestOptions();
   options.checkpoint_every = 100;
   Harness h(options);
