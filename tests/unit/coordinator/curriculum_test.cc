@@ -188,6 +188,48 @@ TEST_CASE("plateau: a rising noisy trace does not fire it") {
   REQUIRE(alarms <= 10);
 }
 
+TEST_CASE("a rule must hold at as many steps in a row as its confirm says") {
+  CurriculumOptions options = Only(CurriculumRule::kLength);
+  // Falls, stands still for one step, falls again, and then stands still for good.
+  const auto trace = Trace(40, [](int i) {
+    StageStep step;
+    step.response_tokens_mean = i < 10   ? 100 - 3 * i
+                                : i < 13 ? 73
+                                : i < 20 ? 73 - 3 * (i - 12)
+                                         : 52;
+    return step;
+  });
+  const int once = FiresAt(options, trace);
+  options.length_confirm = 5;
+  const int confirmed = FiresAt(options, trace);
+  INFO("once " << once << ", confirmed " << confirmed);
+  REQUIRE(once > 10);
+  REQUIRE(once < 16);
+  REQUIRE(confirmed > 20);
+  REQUIRE(FiresAt(options, std::vector<StageStep>(trace.begin(), trace.begin() + 20)) == -1);
+}
+
+TEST_CASE("a stage's own minimum of steps; what a rule sees is told") {
+  CurriculumOptions options = Only(CurriculumRule::kLength);
+  options.stage_min_steps = {9, 0};
+  options.max_steps = {20};
+  const std::vector<StageStep> flat(20, StageStep{100, 0.5, 0.5});
+  REQUIRE(FiresAt(options, flat) == 9);
+  REQUIRE(DecideStageEnd(options, 1, 3, 6, absl::MakeConstSpan(flat).first(6)));
+  const auto rules = ReadRules(options, 0, 7, absl::MakeConstSpan(flat).first(7));
+  REQUIRE(rules.size() == 4);
+  REQUIRE(rules[0].rule == CurriculumRule::kLength);
+  REQUIRE(rules[0].value == 1);
+  REQUIRE(rules[0].threshold == options.length_ratio);
+  REQUIRE(rules[0].held == 1);
+  REQUIRE_FALSE(rules[1].enabled);
+  REQUIRE(std::isnan(rules[1].value));
+  REQUIRE(rules[3].rule == CurriculumRule::kCap);
+  REQUIRE(rules[3].value == 7);
+  REQUIRE(rules[3].threshold == 20);
+  REQUIRE(rules[3].held == 0);
+}
+
 TEST_CASE("cap, minimum of steps, switched-off rules, and the last stage") {
   CurriculumOptions options = Only(CurriculumRule::kLength);
   options.max_steps = {10, 0};

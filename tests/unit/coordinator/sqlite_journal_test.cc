@@ -214,5 +214,40 @@ TEST_CASE("a disk that takes no more is an error, and the rows before it stand")
   REQUIRE((*journal)->Append({large}).ok());  // it can go on
 }
 
+// Opens every database for reading only, as a disk that was mounted so would.
+int OpenForReading(sqlite3_vfs* vfs, const char* name, sqlite3_file* file, int flags,
+                   int* flags_out) {
+  if ((flags & SQLITE_OPEN_MAIN_DB) != 0) {
+    flags = (flags & ~(SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)) | SQLITE_OPEN_READONLY;
+  }
+  auto* real = static_cast<sqlite3_vfs*>(vfs->pAppData);
+  return real->xOpen(real, name, file, flags, flags_out);
+}
+
+TEST_CASE("a database that must not be written is an error that names it") {
+  TempDir dir;
+  const std::string path = Written(dir, "j.sqlite");
+  sqlite3_vfs* real = sqlite3_vfs_find(nullptr);
+  REQUIRE(real != nullptr);
+  sqlite3_vfs reading = *real;
+  reading.zName = "reading";
+  reading.pNext = nullptr;
+  reading.pAppData = real;
+  reading.xOpen = OpenForReading;
+  REQUIRE(sqlite3_vfs_register(&reading, /*makeDflt=*/1) == SQLITE_OK);
+  auto journal = SqliteJournal::Open(path);
+  absl::Status status = journal.status();
+  if (journal.ok()) status = (*journal)->Append({PlanRow{7, 0, 28, 4, 0, 0, 0, "0"}});
+  journal = absl::UnavailableError("closed");
+  REQUIRE(sqlite3_vfs_unregister(&reading) == SQLITE_OK);
+  REQUIRE(sqlite3_vfs_register(real, /*makeDflt=*/1) == SQLITE_OK);
+  INFO(status.ToString());
+  REQUIRE(status.code() == absl::StatusCode::kPermissionDenied);
+  REQUIRE(absl::StrContains(status.message(), "j.sqlite"));
+  const auto again = SqliteJournal::Open(path);
+  REQUIRE(again.ok());  // unharmed
+  REQUIRE((*again)->Load().ok());
+}
+
 }  // namespace
 }  // namespace crescendo
