@@ -41,24 +41,27 @@ std::string BashCompletion(const std::vector<CommandHelp>& commands) {
     }
     absl::StrAppend(&cases, "    ", name, ") options='", absl::StrJoin(options, " "), "' ;;\n");
   }
-  return absl::StrCat(R"sh(# crescendo's completion for bash: eval "$(crescendo completion bash)"
+  const std::string offered = absl::StrJoin(names, " ");
+  return absl::StrCat(
+      R"script(# crescendo's completion for bash: eval "$(crescendo completion bash)"
 _crescendo() {
-    local word = ${COMP_WORDS[COMP_CWORD]} command = ${COMP_WORDS[1]} options = COMPREPLY =
-        () if["$COMP_CWORD" = 1]; then
-    COMPREPLY=($(compgen -W ')sh",
-                      absl::StrJoin(names, " "), R"sh( --help --version' -- "$word"))
+  local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} options=
+  COMPREPLY=()
+  if [ "$COMP_CWORD" = 1 ]; then
+    COMPREPLY=($(compgen -W ')script",
+      offered, R"script( --help --version' -- "$word"))
     return
   fi
   case $command in
-)sh",
-                      cases, R"sh(  esac
+)script",
+      cases, R"script(  esac
   case $word in
     -*) COMPREPLY=($(compgen -W "$options" -- "$word")) ;;
     *) COMPREPLY=($(compgen -f -- "$word")) ;;
   esac
 }
 complete -o filenames -F _crescendo crescendo
-)sh");
+)script");
 }
 
 }  // namespace crescendo
