@@ -22,6 +22,7 @@
 #include "common/rpc/transport_config.h"
 #include "crescendo/v1/coordinator.grpc.pb.h"
 #include "crescendo/v1/experience.grpc.pb.h"
+#include "crescendo/v1/learner.grpc.pb.h"
 #include "crescendo/v1/reward.grpc.pb.h"
 #include "crescendo/v1/rollout.grpc.pb.h"
 #include "crescendo/v1/trace.grpc.pb.h"
@@ -367,7 +368,8 @@ TEST_CASE("the table of roles has every method of the protocol, and nothing else
   for (const auto* file :
        {v1::GetStatusRequest::descriptor()->file(), v1::SampleChunk::descriptor()->file(),
         v1::WeightManifest::descriptor()->file(), v1::GradeRequest::descriptor()->file(),
-        v1::WorkerState::descriptor()->file(), v1::Trace::descriptor()->file()}) {
+        v1::WorkerState::descriptor()->file(), v1::CheckpointRequest::descriptor()->file(),
+        v1::Trace::descriptor()->file()}) {
     for (int i = 0; i < file->service_count(); ++i) {
       const auto* service = file->service(i);
       for (int j = 0; j < service->method_count(); ++j) {
