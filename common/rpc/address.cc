@@ -58,6 +58,16 @@ std::string FormatAddress(absl::string_view host, int port) {
   return absl::StrCat(host, ":", port);
 }
 
+std::string AdvertisedAddress(absl::string_view address) {
+  const absl::StatusOr<Address> parsed = ParseAddress(address);
+  if (!parsed.ok() || (parsed->host != "0.0.0.0" && parsed->host != "::")) {
+    return std::string(address);
+  }
+  char name[256] = {};
+  if (gethostname(name, sizeof(name) - 1) != 0) return std::string(address);
+  return FormatAddress(name, parsed->port);
+}
+
 bool IsLoopback(absl::string_view host) {
   if (host == "localhost") return true;
   const std::string text(host);

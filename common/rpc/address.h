@@ -22,6 +22,10 @@ absl::StatusOr<Address> ParseAddress(absl::string_view text);
 // "host:port", "[::1]:port".
 std::string FormatAddress(absl::string_view host, int port);
 
+// What others are told: `address` as it is, or with this machine's name where it listens on all of
+// its addresses (0.0.0.0, [::]), which is nowhere to connect to.
+std::string AdvertisedAddress(absl::string_view address);
+
 // localhost, 127.0.0.0/8, ::1.
 bool IsLoopback(absl::string_view host);
 

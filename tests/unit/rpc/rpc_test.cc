@@ -52,6 +52,16 @@ struct Fixture {
   v1::RunStatus response;
 };
 
+TEST_CASE("what is told to others is an address that they can connect to") {
+  CHECK(AdvertisedAddress("10.0.0.7:7071") == "10.0.0.7:7071");
+  CHECK(AdvertisedAddress("learner:7071") == "learner:7071");
+  for (const char* all : {"0.0.0.0:7073", "[::]:7073"}) {
+    const std::string told = AdvertisedAddress(all);
+    CHECK(told != all);
+    CHECK(ParseAddress(told).value().port == 7073);
+  }
+}
+
 TEST_CASE("a call reaches the server on the port that it was given") {
   Fixture f;
   CHECK(f.server->port() > 0);
