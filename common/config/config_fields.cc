@@ -57,15 +57,17 @@ ConfigFields CurriculumFields(CurriculumSection& c) {
 }
 
 ConfigFields RolloutFields(RolloutSection& r) {
-  return {"rollout",
-          false,
-          {Range("slots", &r.slots, 1, 65536), Range("block_tokens", &r.block_tokens, 1, 4096),
-           Range("kv_tokens", &r.kv_tokens, 1, 1e12),
-           Range("prefill_tokens", &r.prefill_tokens, 1, limits::kContextTokensMax),
-           Range("chunk_tokens", &r.chunk_tokens, 1, limits::kChunkTokensMax),
-           Range("threads", &r.threads, 1, 1024), Range("heartbeat", &r.heartbeat, 0.01, 600),
-           Range("drain", &r.drain, 0, kDay), Flag("recompute_cache", &r.recompute_cache),
-           Text("http", &r.http, TextForm::kOptionalEndpoint)}};
+  return {
+      "rollout",
+      false,
+      {Range("slots", &r.slots, 1, 65536), Range("block_tokens", &r.block_tokens, 1, 4096),
+       Range("kv_tokens", &r.kv_tokens, 1, 1e12),
+       Range("prefill_tokens", &r.prefill_tokens, 1, limits::kContextTokensMax),
+       Range("chunk_tokens", &r.chunk_tokens, 1, limits::kChunkTokensMax),
+       Range("threads", &r.threads, 1, 1024), Choice("device", &r.device, {"auto", "cpu", "cuda"}),
+       Range("heartbeat", &r.heartbeat, 0.01, 600), Range("drain", &r.drain, 0, kDay),
+       Flag("recompute_cache", &r.recompute_cache),
+       Text("http", &r.http, TextForm::kOptionalEndpoint)}};
 }
 
 ConfigFields OptimizerFields(OptimizerSection& o) {
@@ -91,7 +93,10 @@ ConfigFields LearnerFields(LearnerSection& l) {
            NotDigested(Range("checkpoint_every", &l.checkpoint_every, 1, kBig)),
            NotDigested(Range("checkpoints_kept", &l.checkpoints_kept, 1, 1000)),
            NotDigested(Range("nonfinite_steps_max", &l.nonfinite_steps_max, 0, kSmall)),
-           NotDigested(Range("versions_kept", &l.versions_kept, 1, 64))}};
+           NotDigested(Range("versions_kept", &l.versions_kept, 1, 64)),
+           NotDigested(Range("ranks", &l.ranks, 1, 256)),
+           NotDigested(Range("zero_stage", &l.zero_stage, 1, 2)),
+           NotDigested(Range("rank_timeout", &l.rank_timeout, 1, kDay))}};
 }
 
 ConfigFields EvaluationFields(EvaluationSection& e) {

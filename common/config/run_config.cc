@@ -442,12 +442,11 @@ std::vector<EvaluationSetSection> EvaluationSets(const RunConfig& config) {
   return sets;
 }
 
-absl::StatusOr<RunConfig> LoadRunConfig(FileSystem& files, absl::string_view file,
-                                        absl::Span<const std::string> overrides) {
-  const std::string path(file);
-  auto text = files.ReadFile(path, limits::kConfigFileBytesMax);
-  if (!text.ok()) return Annotate(text.status(), "configuration");
-  const toml::parse_result parsed = toml::parse(*text, path);
+namespace {
+
+absl::StatusOr<RunConfig> ParseRunConfig(const std::string& text, const std::string& path,
+                                         absl::Span<const std::string> overrides) {
+  const toml::parse_result parsed = toml::parse(text, path);
   if (!parsed) {
     const toml::parse_error& error = parsed.error();
     return absl::InvalidArgumentError(absl::StrCat(path, ":", error.source().begin.line, ":",
@@ -462,7 +461,36 @@ absl::StatusOr<RunConfig> LoadRunConfig(FileSystem& files, absl::string_view fil
   reader.FillIn();
   reader.CheckRelations();
   RETURN_IF_ERROR(reader.status());
+  return config;
+}
+
+}  // namespace
+
+absl::StatusOr<RunConfig> LoadRunConfig(FileSystem& files, absl::string_view file,
+                                        absl::Span<const std::string> overrides) {
+  const std::string path(file);
+  auto text = files.ReadFile(path, limits::kConfigFileBytesMax);
+  if (!text.ok()) return Annotate(text.status(), "configuration");
+  ASSIGN_OR_RETURN(RunConfig config, ParseRunConfig(*text, path, overrides));
   MakePathsAbsolute(DirName(path), config);
+  return config;
+}
+
+absl::StatusOr<RunConfig> RunConfigFromText(absl::string_view text, absl::string_view file) {
+  return ParseRunConfig(std::string(text), std::string(file), {});
+}
+
+absl::StatusOr<RunConfig> RunConfigWithoutRecipe(absl::Span<const std::string> overrides) {
+  RunConfig config;
+  config.run.steps = 0;
+  config.stages.emplace_back().context_tokens = 1024;
+  ConfigReader reader("the command line", &config);
+  for (const std::string& override_text : overrides) reader.ApplyOverride(override_text);
+  RETURN_IF_ERROR(reader.status());
+  reader.FillIn();
+  reader.CheckRelations();
+  RETURN_IF_ERROR(reader.status());
+  MakePathsAbsolute(".", config);
   return config;
 }
 

@@ -132,6 +132,8 @@ struct RolloutSection {
   int prefill_tokens = 2048;  // new tokens of a step, prompt chunks included
   int chunk_tokens = 32;  // a sample's tokens are sent when so many are there (and when it ends)
   int threads = 1;        // compute threads
+  // Where the policy runs: cpu, cuda, or auto (cuda where this build and this machine have it).
+  std::string device = "cpu";
   absl::Duration heartbeat = absl::Milliseconds(500);
   absl::Duration drain = absl::Seconds(30);
   // The cache of what is being decoded is computed anew with the new weights at a swap; always so
@@ -177,6 +179,12 @@ struct LearnerSection {
   int checkpoints_kept = 2;
   int nonfinite_steps_max = 3;  // skipped steps in a row before the run stops with an error
   int versions_kept = 2;        // weight versions that workers can still pull
+  // Processes that `crescendo train` starts on this machine; who starts ranks otherwise says so in
+  // WORLD_SIZE.
+  int ranks = 1;
+  // What ranks share out: 1 the optimizer's state, 2 gradients too.
+  int zero_stage = 1;
+  absl::Duration rank_timeout = absl::Minutes(30);  // that ranks wait for each other in a step
 };
 
 // [evaluation]
@@ -295,6 +303,15 @@ absl::StatusOr<RunConfig> LoadRunConfig(FileSystem& files, absl::string_view fil
 
 // The sets to evaluate: those of [[evaluation_set]], or that of evaluation.set; empty: none.
 std::vector<EvaluationSetSection> EvaluationSets(const RunConfig& config);
+
+// The same of a file's text, without overrides: the effective configuration that a run carries.
+// Paths in it are taken as they are.
+absl::StatusOr<RunConfig> RunConfigFromText(absl::string_view text, absl::string_view file);
+
+// The defaults with `overrides` over them, for what serves a policy without a run: no training
+// data, one stage. Paths are meant from the working directory. Errors as above, with
+// "--section.key" for the place.
+absl::StatusOr<RunConfig> RunConfigWithoutRecipe(absl::Span<const std::string> overrides);
 
 // The effective configuration as TOML that LoadRunConfig reads back to the same values.
 std::string ToToml(const RunConfig& config);

@@ -11,6 +11,7 @@ namespace crescendo {
 namespace {
 
 constexpr int kWorkersMax = 64;
+constexpr int kWithinSecondsMax = 24 * 3600;
 constexpr size_t kSeedsMax = 100;
 
 absl::Status Bad(absl::string_view option, absl::string_view value, absl::string_view expected) {
@@ -36,10 +37,15 @@ bool SetFlag(const std::string& name, CliArguments& out) {
   return true;
 }
 
+bool IsEstimateOption(const std::string& name) {
+  return name == "--gpus" || name == "--from" || name == "--mean-tokens" || name == "--price" ||
+         name == "--rollout-tokens-per-second" || name == "--train-tokens-per-second";
+}
+
 bool TakesValue(const std::string& name) {
-  return name == "--out" || name == "--seed" || name == "--steps" || name == "--workers" ||
-         name == "--seeds" || name == "--coordinator" || name == "--write" || name == "--model" ||
-         name == "--threshold";
+  return IsEstimateOption(name) || name == "--out" || name == "--seed" || name == "--steps" ||
+         name == "--workers" || name == "--seeds" || name == "--coordinator" || name == "--write" ||
+         name == "--model" || name == "--threshold" || name == "--within";
 }
 
 std::vector<std::string>* ListOf(const std::string& name, CliArguments& out) {
@@ -51,6 +57,10 @@ std::vector<std::string>* ListOf(const std::string& name, CliArguments& out) {
 }
 
 absl::Status SetValue(const std::string& name, const std::string& value, CliArguments& out) {
+  if (IsEstimateOption(name)) {
+    out.values[name] = value;
+    return absl::OkStatus();
+  }
   if (name == "--out") {
     if (value.empty()) return Bad(name, value, "a folder");
     out.out = value;
@@ -60,6 +70,11 @@ absl::Status SetValue(const std::string& name, const std::string& value, CliArgu
     out.write = value;
   } else if (name == "--model") {
     out.model = value;
+  } else if (name == "--within") {
+    const bool number = absl::SimpleAtoi(value, &out.within_seconds);
+    if (!number || out.within_seconds < 0 || out.within_seconds > kWithinSecondsMax) {
+      return Bad(name, value, "seconds, at most a day");
+    }
   } else if (name == "--threshold") {
     const bool number = absl::SimpleAtod(value, &out.threshold);
     if (!number || !(out.threshold > 0 && out.threshold <= 1)) {
@@ -93,9 +108,11 @@ absl::Status SetValue(const std::string& name, const std::string& value, CliArgu
 
 absl::Status Unknown(const std::string& option) {
   const std::string nearest =
-      Nearest(option, {"--out", "--seed", "--seeds", "--steps", "--workers", "--plain", "--dry-run",
-                       "--coordinator", "--eval", "--unrelated", "--set", "--write", "--model",
-                       "--threshold", "--name", "--force", "--insecure", "--help", "--version"});
+      Nearest(option, {"--out",   "--seed",        "--seeds",       "--steps",     "--workers",
+                       "--plain", "--dry-run",     "--coordinator", "--eval",      "--unrelated",
+                       "--set",   "--write",       "--model",       "--threshold", "--gpus",
+                       "--from",  "--mean-tokens", "--price",       "--within",    "--name",
+                       "--force", "--insecure",    "--help",        "--version"});
   return absl::InvalidArgumentError(
       absl::StrCat("unknown option '", option, "'; ",
                    nearest.empty() ? "see --help" : absl::StrCat("did you mean ", nearest, "?")));

@@ -5,6 +5,7 @@
 #define CRESCENDO_DEPLOY_CLI_ARGUMENTS_H_
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,6 +29,10 @@ struct CliArguments {
   std::string write;                    // --write FILE
   std::string model;                    // --model PATH
   double threshold = 0.5;               // --threshold, (0, 1]
+  // As they were written: --gpus, --from, --mean-tokens, --price, --rollout-tokens-per-second,
+  // --train-tokens-per-second (crescendo estimate).
+  std::map<std::string, std::string> values;
+  int within_seconds = 30;  // --within, [0, 86,400]
   bool plain = false;
   bool dry_run = false;
   bool insecure = false;

@@ -6,9 +6,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
+#include "common/rpc/transport_config.h"
 #include "deploy/cli/certs_command.h"
+#include "deploy/cli/completion.h"
 #include "deploy/cli/run_report.h"
 #include "deploy/cli/run_watcher.h"
+#include "deploy/cli/trace_command.h"
 
 namespace crescendo {
 namespace {
@@ -50,6 +53,24 @@ compare.html: the curves over tokens and seconds, and what each level of accurac
 second step unless told otherwise. Stopped, it goes on where it was: finished arms are kept.
 )";
 
+constexpr absl::string_view kEvalHelp =
+    R"(crescendo eval RECIPE [--model PATH] [--set FILE...] [--out DIR] [--workers N] [--plain] [--dry-run]
+               [--section.key=value ...]
+
+Runs evaluation sets alone on a model, with the services of a training run and no training: pass@1 with
+its interval, pass@k, majority, length and truncation of each set, beside what was published for it.
+For example: crescendo eval deploy/recipes/demo.toml --model runs/demo/policy --evaluation.samples=4
+
+  --model PATH   a Hugging Face folder or a .gguf file; the recipe's policy without it
+  --set FILE...  the sets (JSON lines, whole); those of the recipe without it
+  --out DIR      the report's folder; the recipe's run.out with -eval behind it, without it
+  --section.key=value   such as --evaluation.samples=16, --evaluation.temperature=0.6,
+                 --evaluation.context_tokens=32768
+
+A set may hold variants of its problems (a row's variant_of names another row's id): then the accuracy on
+originals, on variants, and the drop are told too.
+)";
+
 constexpr absl::string_view kDataHelp =
     R"(crescendo data check TRAIN... [--eval SET...] [--unrelated SET...] [--threshold 0.5] [--write FILE]
 
@@ -64,11 +85,24 @@ sets among them, in the same words or in most of their word 8-grams.
   --write FILE        the rows that stay, and FILE.manifest.json with every row that was dropped and why
 )";
 
-constexpr std::array<Command, 5> kCommands = {{{"train", kTrainHelp, TrainCommand},
-                                               {"certs", kCertsHelp, CertsCommand},
-                                               {"top", kTopHelp, TopCommand},
-                                               {"compare", kCompareHelp, CompareCommand},
-                                               {"data", kDataHelp, DataCommand}}};
+constexpr absl::string_view kCompletionHelp = R"help(crescendo completion bash
+
+Prints the completion of this command line for bash: eval "$(crescendo completion bash)"
+)help";
+
+const std::array<Command, 12> kCommands = {{{"train", kTrainHelp, TrainCommand},
+                                           {"certs", kCertsHelp, CertsCommand},
+                                           {"top", kTopHelp, TopCommand},
+                                           {"trace", kTraceHelp, TraceCommand},
+                                           {"stage", kStageHelp, StageCommand},
+                                           {"estimate", kEstimateHelp, EstimateCommand},
+{"drain", kDrainHelp, DrainCommand},
+                                           {"checkpoint", kCheckpointHelp, CheckpointCommand},
+                                           {"completion", kCompletionHelp, CompletionCommand},
+                                           {"compare", kCompareHelp, CompareCommand},
+                                           {"data", kDataHelp, DataCommand},
+                                           {"eval", kEvalHelp, EvalCommand}}};
+constexpr const char* kDemoFolder = "runs/demo";
 constexpr int kFoldersTried = 1000;
 constexpr absl::Duration kTopLoop = absl::Milliseconds(100);
 constexpr absl::Duration kTopPatience = absl::Seconds(10);
@@ -135,9 +169,10 @@ absl::StatusOr<std::string> RecipeOf(const CliArguments& arguments) {
   return arguments.positional[0];
 }
 
-absl::StatusOr<std::string> CoordinatorAddress(const CliArguments& arguments, FileSystem& files) {
+absl::StatusOr<std::string> CoordinatorAddress(const CliArguments& arguments, std::string folder,
+                                               FileSystem& files) {
   if (!arguments.coordinator.empty()) return arguments.coordinator;
-  const std::string folder = arguments.positional.empty() ? "runs/demo" : arguments.positional[0];
+  if (folder.empty()) folder = kDemoFolder;
   const auto text = files.ReadFile(AddressesFile(folder), 1 << 20);
   if (text.ok()) {
     const auto json = nlohmann::json::parse(*text, nullptr, false);
@@ -163,6 +198,11 @@ const Command* FindCommand(absl::string_view name) {
 absl::Status TrainCommand(const CliArguments& arguments, const TrainingWorld& world) {
   ASSIGN_OR_RETURN(const std::string recipe, RecipeOf(arguments));
   ASSIGN_OR_RETURN(RunConfig config, LoadRunConfig(*world.files, recipe, arguments.overrides));
+  return RunConfigured(arguments, std::move(config), absl::StrCat("training ", recipe), world);
+}
+
+absl::Status RunConfigured(const CliArguments& arguments, RunConfig config, absl::string_view what,
+                           const TrainingWorld& world) {
   bool finished = false;
   RETURN_IF_ERROR(ChooseFolder(arguments, *world.files, config, &finished));
   if (arguments.dry_run) return ShowPlan(config, arguments.workers, world);
@@ -173,16 +213,26 @@ absl::Status TrainCommand(const CliArguments& arguments, const TrainingWorld& wo
     ShowEnd(config, nlohmann::ordered_json::parse(text, nullptr, false), world);
     return absl::OkStatus();
   }
-  world.terminal->Line(absl::StrCat("training ", recipe, " in ", config.run.out));
+  world.terminal->Line(absl::StrCat(what, " in ", config.run.out));
   ASSIGN_OR_RETURN(const nlohmann::ordered_json report, Train(config, arguments.workers, world));
   ShowEnd(config, report, world);
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::unique_ptr<RunClient>> ClientOfRun(const CliArguments& arguments,
+                                                       const std::string& folder,
+                                                       const TrainingWorld& world) {
+  ASSIGN_OR_RETURN(const std::string address, CoordinatorAddress(arguments, folder, *world.files));
+  const std::string place = folder.empty() ? kDemoFolder : folder;
+  ASSIGN_OR_RETURN(const Transport transport,
+                   OperatorTransport(arguments, arguments.coordinator.empty() ? place : "", world));
+  return RunClient::Make(address, transport);
+}
+
 absl::Status TopCommand(const CliArguments& arguments, const TrainingWorld& world) {
-  ASSIGN_OR_RETURN(const std::string address, CoordinatorAddress(arguments, *world.files));
-  ASSIGN_OR_RETURN(const auto client, RunClient::Make(address, arguments.insecure));
-  RunWatcher watcher(world.terminal, absl::StrCat("the run at ", address),
+  const std::string folder = arguments.positional.empty() ? "" : arguments.positional[0];
+  ASSIGN_OR_RETURN(const auto client, ClientOfRun(arguments, folder, world));
+  RunWatcher watcher(world.terminal, absl::StrCat("the run at ", client->address()),
                      /*from_the_beginning=*/false);
   absl::Time last_answer = world.clock->Now();
   while (!world.stop->WaitFor(kTopLoop)) {
@@ -194,6 +244,22 @@ absl::Status TopCommand(const CliArguments& arguments, const TrainingWorld& worl
     if (watcher.picture().status.state() == "finished") break;
   }
   world.terminal->KeepFrame();
+  return absl::OkStatus();
+}
+
+absl::Status CompletionCommand(const CliArguments& arguments, const TrainingWorld& world) {
+  if (arguments.positional.size() != 1 || arguments.positional[0] != "bash") {
+    return absl::InvalidArgumentError("expected the shell: crescendo completion bash");
+  }
+  std::vector<CommandHelp> commands;
+  for (const Command& command : kCommands) {
+    commands.emplace_back(std::string(command.name), std::string(command.help));
+  }
+  // Programs of their own, that complete files only.
+  for (const char* other : {"ask", "export", "grade"}) commands.emplace_back(other, "");
+  std::string script = BashCompletion(commands);
+  script.pop_back();
+  world.terminal->Line(script);
   return absl::OkStatus();
 }
 

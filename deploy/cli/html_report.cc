@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "deploy/cli/evaluation_report.h"
 #include "deploy/cli/live_view.h"
 #include "deploy/cli/plots.h"
 
@@ -142,6 +143,26 @@ std::vector<Plot> PlotsOver(const Axis& axis) {
   return plots;
 }
 
+// What the run used, beside what the published recipe did.
+std::string Cost(const nlohmann::ordered_json& report) {
+  if (!report.contains("cost")) return "";
+  const auto& cost = report["cost"];
+  const std::string currency = cost["currency"].get<std::string>();
+  std::vector<std::vector<std::string>> rows = {
+      {"service", "GPUs", "GPU-hours", "core-hours", "money"}};
+  const auto add = [&](const std::string& name, const std::string& gpus, const auto& line) {
+    rows.push_back({name, gpus, absl::StrFormat("%.4g", line["gpu_hours"].template get<double>()),
+                    absl::StrFormat("%.4g", line["core_hours"].template get<double>()),
+                    absl::StrFormat("%s%.2f", currency, line["money"].template get<double>())});
+  };
+  for (const auto& service : cost["services"]) {
+    add(service["service"].get<std::string>(), service["gpu_type"].get<std::string>(), service);
+  }
+  add("in all", "", cost);
+  rows.push_back({"DeepScaleR, published", "A100", "3,800", "", "$4,500"});
+  return absl::StrCat("<h2>Cost</h2>\n", HtmlTable(rows));
+}
+
 std::string Percent(const nlohmann::ordered_json& value) {
   return value.is_number() ? absl::StrFormat("%.1f%%", 100 * value.get<double>()) : "-";
 }
@@ -162,6 +183,26 @@ std::string Stages(const nlohmann::ordered_json& report) {
                     Percent(report["truncation_by_stage"][i]), stage["reason"].get<std::string>()});
   }
   return HtmlTable(rows);
+}
+
+// What the sets came to, and what was published for them.
+std::string Evaluations(const nlohmann::ordered_json& report) {
+  if (!report.contains("evaluations") || report["evaluations"].empty()) return "";
+  std::string out =
+      absl::StrCat("<h2>Evaluation</h2>\n", HtmlTable(EvaluationRows(report["evaluations"])));
+  std::vector<std::vector<std::string>> rows = {{"set", "model", "pass@1"}};
+  for (const auto& set : report["evaluations"]) {
+    if (set["published"].empty()) continue;
+    rows.push_back(
+        {set["set"].get<std::string>(), "this run", Fixed(set["final"]["pass_at_1"], 3)});
+    for (const auto& result : set["published"]) {
+      rows.push_back({set["set"].get<std::string>(), result["model"].get<std::string>(),
+                      Fixed(result["pass_at_1"], 3)});
+    }
+  }
+  if (rows.size() == 1) return out;
+  return absl::StrCat(out, "<p class=\"sub\">Published for the same sets: ",
+                      HtmlEscape(kPublishedSource), ".</p>\n", HtmlTable(rows));
 }
 
 }  // namespace
@@ -221,7 +262,8 @@ std::string HtmlReport(const std::string& name, const RunPicture& run,
   figures.push_back({"rollout workers", absl::StrCat(report["rollout_workers"].get<int>())});
   figures.push_back(
       {"largest mismatch, nats", absl::StrFormat("%.1e", report["mismatch_max"].get<double>())});
-  absl::StrAppend(&body, HtmlFigures(figures), "<h2>Stages</h2>\n", Stages(report));
+  absl::StrAppend(&body, HtmlFigures(figures), "<h2>Stages</h2>\n", Stages(report),
+                  Evaluations(report), Cost(report));
   absl::StrAppend(&body,
                   "<h2>Curves</h2>\n<p class=\"sub\">Left over steps, right over tokens. Dotted "
                   "lines: where a stage began, with its context limit.</p>\n"

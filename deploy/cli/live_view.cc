@@ -124,6 +124,23 @@ std::string WorkersLine(const RunPicture& run, const Painter& paint) {
                       words.empty() ? paint.Yellow("none yet") : absl::StrJoin(words, "  "));
 }
 
+// What was used, and what it will come to.
+std::string CostLine(const v1::CostStatus& cost, const Painter& paint) {
+  std::string out =
+      absl::StrCat("  ", paint.Dim("cost      "), " ",
+                   UsedText(cost.gpu_hours(), cost.core_hours(), cost.money(), cost.currency()));
+  if (!cost.has_run_end()) return out;
+  const v1::CostProjection& end = cost.run_end();
+  const std::string range =
+      end.money() > 0 ? absl::StrFormat(", %s%.2f to %s%.2f", cost.currency(), end.money_low(),
+                                        cost.currency(), end.money_high())
+                      : "";
+  return absl::StrCat(
+      out, paint.Dim(absl::StrCat(
+               "  at the end ",
+               UsedText(end.gpu_hours(), end.core_hours(), end.money(), cost.currency()), range)));
+}
+
 std::string HeadLine(const RunPicture& run, const ViewOptions& options, const Painter& paint) {
   const std::string left = absl::StrCat(paint.Bold("crescendo"), "  ", options.title);
   const std::string state = run.status.state().empty() ? "starting" : run.status.state();
@@ -193,6 +210,15 @@ std::string FormatCount(double count) {
   return digits;
 }
 
+std::string UsedText(double gpu_hours, double core_hours, double money,
+                     const std::string& currency) {
+  const bool gpus = gpu_hours > 0;
+  std::string out =
+      absl::StrFormat("%.3g %s", gpus ? gpu_hours : core_hours, gpus ? "GPU-hours" : "core-hours");
+  if (money > 0) absl::StrAppendFormat(&out, ", %s%.2f", currency, money);
+  return out;
+}
+
 double TokensPerSecond(const RunPicture& run) {
   if (run.steps.size() < 2) return run.status.tokens_per_second();
   const size_t back = std::min(run.steps.size() - 1, kSpeedSteps);
@@ -215,8 +241,9 @@ std::string StepLine(const v1::StepRecord& step, const RunPicture& run) {
 
 std::string EvaluationLine(const v1::EvaluationResult& e) {
   return absl::StrFormat(
-      "evaluation at step %d: pass@1 %.3f [%.3f, %.3f]  length %.1f  truncated %.3f", e.step(),
-      e.pass_at_1(), e.ci95_low(), e.ci95_high(), e.mean_tokens(), e.truncation_ratio());
+      "evaluation at step %d%s: pass@1 %.3f [%.3f, %.3f]  length %.1f  truncated %.3f", e.step(),
+      e.set().empty() ? "" : absl::StrCat(", ", e.set()), e.pass_at_1(), e.ci95_low(),
+      e.ci95_high(), e.mean_tokens(), e.truncation_ratio());
 }
 
 std::string StageLine(const v1::StageStatus& ended) {
@@ -254,7 +281,11 @@ std::vector<std::string> RenderView(const RunPicture& run, const ViewOptions& op
       paint.Dim(absl::StrCat("  generated ", FormatCount(run.status.generated_tokens()),
                              "  trained ", FormatCount(run.status.trained_tokens()))),
       any ? paint.Dim(absl::StrFormat("  mismatch %.1e", last.mismatch_max())) : ""));
+  if (run.status.has_cost()) lines.push_back(CostLine(run.status.cost(), paint));
   lines.push_back(WorkersLine(run, paint));
+  if (!run.status.page().empty()) {
+    lines.push_back(absl::StrCat("  ", paint.Dim("page      "), " ", run.status.page()));
+  }
   const std::string waits =
       !run.status.failure().empty() ? run.status.failure() : run.status.awaiting();
   if (!waits.empty())

@@ -38,6 +38,9 @@ std::string Sparkline(const std::vector<double>& values, int width, double low, 
 
 // "1:05", "1:02:03"; "?" for what is not known (negative or infinite).
 std::string FormatTime(double seconds);
+// "0.42 core-hours", "3.1 GPU-hours, $3.66".
+std::string UsedText(double gpu_hours, double core_hours, double money,
+                     const std::string& currency);
 // "5,820".
 std::string FormatCount(double count);
 // Columns that a text takes: UTF-8 characters, without ANSI sequences.

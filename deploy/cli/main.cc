@@ -26,9 +26,20 @@ constexpr absl::string_view kHelp =
 
   crescendo train RECIPE     train a recipe on this machine: starts the services, shows the run, reports
   crescendo top              the live view of a run that is under way
+  crescendo ask PROBLEM      puts a problem to a policy and shows how it reasons
+  crescendo export RUN OUT   writes a policy for transformers or llama.cpp
+  crescendo stage ACTION     shows or sets the stage of a run: status, hold, release, advance, back, go
+  crescendo drain WORKER     takes a rollout worker out of a run, without losing what it holds
+  crescendo checkpoint       has the learner write a checkpoint now
+  crescendo grade FILE       grades answers, as the reward service does
+  crescendo estimate RECIPE  the hours, GPU-hours and money that a recipe will take
+  crescendo trace            the life of every group as a picture for Perfetto
   crescendo compare RECIPE   what a growing context limit saves: three arms with the same seeds
   crescendo certs DIR        certificates and tokens for mutual TLS between the services
+  crescendo eval RECIPE      evaluation sets alone, on a model
   crescendo data check FILE  what is wrong with training data, and which evaluation problems are in it
+
+  crescendo completion bash  completion of this command line
 
   A recipe is a TOML file; deploy/recipes/demo.toml trains in a few minutes, and deploy/demo sets up,
   builds and trains it with one command.
@@ -47,7 +58,21 @@ std::string ProgramFolder() {
   return error ? "." : self.parent_path().string();
 }
 
+// Commands with a program and options of their own: in place of this one.
+int Become(const std::string& program, char** argv) {
+  const std::string path = absl::StrCat(ProgramFolder(), "/", program);
+  execv(path.c_str(), argv);
+  return Fail(absl::UnavailableError(absl::StrCat("cannot execute ", path)));
+}
+
 int Main(int argc, char** argv) {
+  // The reward service's own command, with all of its options.
+  if (argc > 1 && argv[1] == absl::string_view("grade")) return Become("crescendo-reward", argv);
+  for (const char* own : {"ask", "export"}) {
+    if (argc > 1 && argv[1] == absl::string_view(own)) {
+      return Become(absl::StrCat("crescendo-", own), argv + 1);
+    }
+  }
   const absl::StatusOr<CliArguments> arguments =
       ParseArguments(std::vector<std::string>(argv + 1, argv + argc));
   if (!arguments.ok()) return Fail(arguments.status());
@@ -61,8 +86,9 @@ int Main(int argc, char** argv) {
     return arguments->help ? kExitOk : kExitUser;
   }
   if (command == nullptr) {
-    const std::string nearest =
-        Nearest(arguments->command, {"train", "top", "certs", "compare", "data"});
+    const std::string nearest = Nearest(
+        arguments->command, {"train", "top", "stage", "estimate", "drain", "checkpoint", "grade",
+                             "completion", "ask", "certs", "compare", "data", "eval", "export"});
     return Fail(absl::InvalidArgumentError(absl::StrCat(
         "unknown command '", arguments->command, "'; ",
         nearest.empty() ? "see --help" : absl::StrCat("did you mean ", nearest, "?"))));

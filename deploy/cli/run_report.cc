@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "deploy/cli/child_process.h"
+#include "deploy/cli/evaluation_report.h"
 #include "deploy/cli/live_view.h"
 
 namespace crescendo {
@@ -102,23 +103,49 @@ Json StepJson(const v1::StepRecord& record) {
           {"checkpoint_seconds", m.checkpoint_seconds()},
           {"elapsed_seconds", record.elapsed_seconds()},
           {"train_elapsed_seconds", record.train_elapsed_seconds()},
-          {"train_generated_tokens", record.train_generated_tokens()}};
+          {"train_generated_tokens", record.train_generated_tokens()},
+          {"gpu_hours", record.gpu_hours()},
+          {"core_hours", record.core_hours()},
+          {"money", record.money()}};
 }
 
-Json EvaluationJson(const v1::EvaluationResult& e) {
-  return {{"kind", "evaluation"},
-          {"step", e.step()},
-          {"set", e.set()},
-          {"problems", e.problems()},
-          {"samples", e.samples()},
-          {"pass_at_1", e.pass_at_1()},
-          {"ci95", {e.ci95_low(), e.ci95_high()}},
-          {"mean_tokens", e.mean_tokens()},
-          {"truncation_ratio", e.truncation_ratio()},
-          {"generated_tokens", e.generated_tokens()},
-          {"seconds", e.seconds()},
-          {"train_elapsed_seconds", e.train_elapsed_seconds()},
-          {"train_generated_tokens", e.train_generated_tokens()}};
+Json CostJson(const v1::CostStatus& cost) {
+  Json services = Json::array();
+  for (const v1::ServiceCost& service : cost.services()) {
+    services.push_back({{"service", service.service()},
+                        {"gpu_type", service.gpu_type()},
+                        {"gpu_hours", service.gpu_hours()},
+                        {"core_hours", service.core_hours()},
+                        {"money", service.money()}});
+  }
+  return {{"currency", cost.currency()},
+          {"gpu_hours", cost.gpu_hours()},
+          {"core_hours", cost.core_hours()},
+          {"money", cost.money()},
+          {"services", services}};
+}
+
+void AppendTraining(const Json& report, std::string& out) {
+  if (report["base_pass_at_1"].is_number() && report["final_pass_at_1"].is_number()) {
+    absl::StrAppendFormat(&out, "pass@1 %.3f -> %.3f  (95%% interval %.3f to %.3f)\n",
+                          report["base_pass_at_1"].get<double>(),
+                          report["final_pass_at_1"].get<double>(), report["ci95"][0].get<double>(),
+                          report["ci95"][1].get<double>());
+  }
+  absl::StrAppendFormat(&out, "%d steps in %s, %s tokens generated, %s trained\n",
+                        report["steps"].get<int64_t>(),
+                        FormatTime(report["wall_seconds"].get<double>()),
+                        FormatCount(report["generated_tokens"].get<double>()),
+                        FormatCount(report["trained_tokens"].get<double>()));
+  for (size_t i = 0; i < report["stages"].size(); ++i) {
+    const Json& stage = report["stages"][i];
+    absl::StrAppendFormat(
+        &out, "stage %d: %d tokens, steps %d to %d (%s)\n", i + 1,
+        stage["context_tokens"].get<int64_t>(), stage["first_step"].get<int64_t>() + 1,
+        stage["last_step"].get<int64_t>() + 1, stage["reason"].get<std::string>());
+  }
+  absl::StrAppendFormat(&out, "largest |log-prob(learner) - log-prob(rollout)|: %.2e\n",
+                        report["mismatch_max"].get<double>());
 }
 
 }  // namespace
@@ -166,15 +193,21 @@ Json ReportJson(const RunPicture& run, uint64_t seed, int rollout_workers,
   report["mismatch_max"] = mismatch_max;
   report["truncation_by_stage"] = truncation;
   report["mean_length_by_stage"] = length;
+  report["cost"] = CostJson(run.status.cost());
+  report["evaluations"] = EvaluationsJson(run);
   return report;
 }
 
 std::string MetricsJsonLines(const RunPicture& run) {
   std::string out;
   auto evaluation = run.evaluations.begin();
+  auto other = run.other_evaluations.begin();
   const auto evaluations_up_to = [&](int64_t step) {
     for (; evaluation != run.evaluations.end() && evaluation->first <= step; ++evaluation) {
       absl::StrAppend(&out, EvaluationJson(evaluation->second).dump(), "\n");
+    }
+    for (; other != run.other_evaluations.end() && other->first.first <= step; ++other) {
+      absl::StrAppend(&out, EvaluationJson(other->second).dump(), "\n");
     }
   };
   for (const auto& [step, record] : run.steps) {
@@ -187,26 +220,23 @@ std::string MetricsJsonLines(const RunPicture& run) {
 
 std::string SummaryText(const Json& report) {
   std::string out;
-  if (report["base_pass_at_1"].is_number() && report["final_pass_at_1"].is_number()) {
-    absl::StrAppendFormat(&out, "pass@1 %.3f -> %.3f  (95%% interval %.3f to %.3f)\n",
-                          report["base_pass_at_1"].get<double>(),
-                          report["final_pass_at_1"].get<double>(), report["ci95"][0].get<double>(),
-                          report["ci95"][1].get<double>());
+  if (report["steps"].get<int64_t>() == 0) {  // only evaluated
+    absl::StrAppendFormat(&out, "%s tokens generated in %s\n",
+                          FormatCount(report["generated_tokens"].get<double>()),
+                          FormatTime(report["wall_seconds"].get<double>()));
+  } else {
+    AppendTraining(report, out);
   }
-  absl::StrAppendFormat(&out, "%d steps in %s, %s tokens generated, %s trained\n",
-                        report["steps"].get<int64_t>(),
-                        FormatTime(report["wall_seconds"].get<double>()),
-                        FormatCount(report["generated_tokens"].get<double>()),
-                        FormatCount(report["trained_tokens"].get<double>()));
-  for (size_t i = 0; i < report["stages"].size(); ++i) {
-    const Json& stage = report["stages"][i];
-    absl::StrAppendFormat(
-        &out, "stage %d: %d tokens, steps %d to %d (%s)\n", i + 1,
-        stage["context_tokens"].get<int64_t>(), stage["first_step"].get<int64_t>() + 1,
-        stage["last_step"].get<int64_t>() + 1, stage["reason"].get<std::string>());
+  if (report.contains("cost")) {
+    const Json& cost = report["cost"];
+    absl::StrAppend(&out, "used ",
+                    UsedText(cost["gpu_hours"].get<double>(), cost["core_hours"].get<double>(),
+                             cost["money"].get<double>(), cost["currency"].get<std::string>()),
+                    "\n");
   }
-  absl::StrAppendFormat(&out, "largest |log-prob(learner) - log-prob(rollout)|: %.2e\n",
-                        report["mismatch_max"].get<double>());
+  if (report.contains("evaluations") && !report["evaluations"].empty()) {
+    absl::StrAppend(&out, EvaluationText(report["evaluations"]));
+  }
   return out;
 }
 

@@ -18,6 +18,7 @@
 #include "deploy/cli/html_report.h"
 #include "deploy/cli/run_report.h"
 #include "deploy/cli/run_watcher.h"
+#include "deploy/cli/tensorboard.h"
 
 namespace crescendo {
 namespace {
@@ -75,6 +76,22 @@ SupervisedService Service(const TrainingWorld& world, const std::string& program
   return service;
 }
 
+// The learner, last in `services`, becomes rank 0 of so many, each of which is told its place as
+// torchrun would.
+void AddRanks(int ranks, int port, std::vector<SupervisedService>& services) {
+  if (ranks <= 1) return;
+  const SupervisedService alone = services.back();
+  for (int rank = 0; rank < ranks; ++rank) {
+    if (rank > 0) services.push_back(alone);
+    SupervisedService& service = services.back();
+    if (rank > 0) service.name = absl::StrCat(alone.name, "-rank-", rank);
+    service.command = {"/usr/bin/env", absl::StrCat("RANK=", rank),
+                       absl::StrCat("WORLD_SIZE=", ranks), "MASTER_ADDR=127.0.0.1",
+                       absl::StrCat("MASTER_PORT=", port)};
+    service.command.insert(service.command.end(), alone.command.begin(), alone.command.end());
+  }
+}
+
 // The loop around a run that is under way.
 class TrainingLoop {
  public:
@@ -125,13 +142,24 @@ absl::Status TrainingLoop::Run(std::vector<SupervisedService> services,
   return status;
 }
 
+// metrics.jsonl, and the same for TensorBoard.
+absl::Status WriteCurves(const std::string& out, const TrainingWorld& world,
+                         const RunPicture& picture) {
+  const std::string lines = MetricsJsonLines(picture);
+  RETURN_IF_ERROR(world.files->WriteFile(JoinPath(out, "metrics.jsonl"), lines));
+  const std::string folder = JoinPath(out, "tensorboard");
+  RETURN_IF_ERROR(world.files->MakeDirs(folder));
+  const absl::Time begin = world.clock->Now() - absl::Seconds(picture.status.elapsed_seconds());
+  return world.files->WriteFile(JoinPath(folder, "events.out.tfevents.0.crescendo"),
+                                TensorBoardEvents(lines, begin));
+}
+
 absl::Status WriteResults(const RunConfig& config, int workers, const TrainingWorld& world,
                           const RunPicture& picture, nlohmann::ordered_json* report) {
   *report = ReportJson(picture, config.run.seed, workers,
                        FindProvenance(*world.files, world.program_folder));
   const std::string& out = config.run.out;
-  RETURN_IF_ERROR(
-      world.files->WriteFile(JoinPath(out, "metrics.jsonl"), MetricsJsonLines(picture)));
+  RETURN_IF_ERROR(WriteCurves(out, world, picture));
   RETURN_IF_ERROR(world.files->WriteFile(
       JoinPath(out, "report.html"), HtmlReport(config.run.name, picture, *report, ToToml(config))));
   // Last: it says that the run is finished.
@@ -174,7 +202,7 @@ absl::StatusOr<std::vector<SupervisedService>> PlanServices(const RunConfig& con
                                                             const TrainingWorld& world,
                                                             std::string* coordinator_address,
                                                             nlohmann::ordered_json* addresses) {
-  ASSIGN_OR_RETURN(const std::vector<int> ports, FreeLoopbackPorts(3 + 3 + 2 * workers));
+  ASSIGN_OR_RETURN(const std::vector<int> ports, FreeLoopbackPorts(3 + 3 + 1 + 2 * workers));
   size_t used = 0;
   const auto next = [&] { return absl::StrCat("127.0.0.1:", ports[used++]); };
   *coordinator_address = next();
@@ -198,6 +226,7 @@ absl::StatusOr<std::vector<SupervisedService>> PlanServices(const RunConfig& con
   add("crescendo-coordinator", "coordinator", 3, absl::Seconds(10), *coordinator_address);
   add("crescendo-reward", "reward", 1, absl::Seconds(5), reward);
   add("crescendo-learner", "learner", 2, absl::Seconds(60), learner);
+  AddRanks(config.learner.ranks, ports[used++], services);
   for (int i = 0; i < workers; ++i) {
     const std::string address = next();
     add("crescendo-rollout", absl::StrCat("rollout-", i), 0,
@@ -224,6 +253,7 @@ absl::StatusOr<nlohmann::ordered_json> Train(const RunConfig& config, int worker
   (void)world.files->Remove(AddressesFile(out));
   if (absl::IsInvalidArgument(status) && fresh && loop.picture().steps.empty())
     ForgetRun(world, out);
+  if (!status.ok() && !loop.picture().steps.empty()) (void)WriteCurves(out, world, loop.picture());
   RETURN_IF_ERROR(status);
   nlohmann::ordered_json report;
   RETURN_IF_ERROR(WriteResults(config, workers, world, loop.picture(), &report));

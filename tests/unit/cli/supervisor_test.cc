@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "catch2/catch.hpp"
-#include "common/os/posix_env.h"
+#include "tests/support/temp_dir.h"
 
 namespace crescendo {
 namespace {
@@ -58,13 +58,6 @@ TEST_CASE("an exit is told in words") {
 // Children are shell scripts; waiting is on what they do, with a bound.
 class Fixture {
  public:
-  Fixture() {
-    std::string name = "/tmp/crescendo_supervisor_XXXXXX";
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    folder_ = name;
-  }
-  ~Fixture() { (void)files_->RemoveTree(folder_); }
-
   Supervisor& Make(const std::vector<std::string>& scripts, absl::Duration grace) {
     std::vector<SupervisedService> services;
     for (const std::string& script : scripts) {
@@ -99,9 +92,10 @@ class Fixture {
   const std::vector<std::string>& told() const { return told_; }
 
  private:
-  std::unique_ptr<FileSystem> files_ = MakePosixFileSystem();
+  const TempDir dir_;
+  FileSystem* const files_ = dir_.files.get();
   std::unique_ptr<Clock> clock_ = MakeRealClock();
-  std::string folder_;
+  const std::string& folder_ = dir_.path();
   std::vector<std::string> told_;
   std::unique_ptr<Supervisor> supervisor_;
 };

@@ -10,8 +10,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "catch2/catch.hpp"
-#include "common/os/posix_env.h"
 #include "deploy/cli/child_process.h"
+#include "tests/support/temp_dir.h"
 
 namespace crescendo {
 namespace {
@@ -30,9 +30,6 @@ context_tokens = 48
 class Fixture {
  public:
   Fixture() {
-    std::string name = "/tmp/crescendo_train_XXXXXX";
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    folder_ = name;
     const char* build = std::getenv("CRESCENDO_BUILD_DIR");
     REQUIRE(build != nullptr);
     REQUIRE(files_->MakeDirs(folder_ + "/bin").ok());
@@ -45,7 +42,6 @@ class Fixture {
     }
     REQUIRE(files_->WriteFile(folder_ + "/fake.toml", kRecipe).ok());
   }
-  ~Fixture() { (void)files_->RemoveTree(folder_); }
 
   std::string out() const { return folder_ + "/out"; }
   void Wish(const std::string& service, const std::string& what) {
@@ -83,9 +79,10 @@ class Fixture {
   Clock& clock() { return *clock_; }
 
  private:
-  std::unique_ptr<FileSystem> files_ = MakePosixFileSystem();
+  const TempDir dir_;
+  FileSystem* const files_ = dir_.files.get();
   std::unique_ptr<Clock> clock_ = MakeRealClock();
-  std::string folder_;
+  const std::string& folder_ = dir_.path();
 };
 
 TEST_CASE("a run goes to its end and leaves its report") {
