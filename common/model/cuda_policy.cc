@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -49,6 +50,11 @@ absl::StatusOr<std::unique_ptr<CudaPolicy>> CudaPolicy::Create(const ModelConfig
                                                                absl::Span<const TensorBytes> state,
                                                                const CudaPolicyOptions& options) {
   RETURN_IF_ERROR(CheckCudaDevice());
+  if (int64_t{options.blocks} * options.block_tokens > std::numeric_limits<int32_t>::max()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("KV cache: expected at most 2^31 - 1 tokens, found ", options.blocks,
+                     " blocks of ", options.block_tokens));
+  }
   ASSIGN_OR_RETURN(CudaStream stream, CudaStream::Create());
   auto policy = std::unique_ptr<CudaPolicy>(new CudaPolicy(config, options, std::move(stream)));
   ASSIGN_OR_RETURN(policy->forward_,

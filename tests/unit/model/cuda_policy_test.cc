@@ -69,7 +69,7 @@ struct Text {
   int32_t done = 0;  // tokens in the cache
 };
 
-std::vector<Text> Texts(const std::vector<int>& lengths) {
+std::vector<Text> Texts(const std::vector<int>& lengths, int blocks = 6) {
   std::vector<Text> texts;
   CounterRng rng(3);
   int32_t block = 0;
@@ -77,7 +77,7 @@ std::vector<Text> Texts(const std::vector<int>& lengths) {
     Text text;
     for (int i = 0; i < length; ++i) text.tokens.push_back(static_cast<int32_t>(rng.Below(53)));
     // Room to grow; the blocks of different texts alternate.
-    for (int b = 0; b < 6; ++b) text.blocks.push_back((block + 7 * b) % kBlocks);
+    for (int b = 0; b < blocks; ++b) text.blocks.push_back((block + 7 * b) % kBlocks);
     ++block;
     texts.push_back(std::move(text));
   }
@@ -202,13 +202,13 @@ const std::vector<std::vector<StepPart>> kSteps = {
     {{0, 1}, {1, 1}, {2, 1}, {3, 1}, {4, 1}}};
 const std::vector<int> kLengths = {9, 40, 1, 33, 1};
 
-void CheckAgainstCpu(const ModelConfig& config, at::ScalarType dtype, double tolerance) {
+void CheckAgainstCpu(const ModelConfig& config, at::ScalarType dtype, double tolerance,
+                     std::vector<Text> texts, const std::vector<std::vector<StepPart>>& steps) {
   INFO(ArchitectureName(config.architecture) << ", head size " << config.head_dim);
   const auto model = Make(config, 17, dtype);
   CpuPolicy cpu(model.get());
   const auto cuda = OnCuda(*model, true);
-  std::vector<Text> texts = Texts(kLengths);
-  for (const std::vector<StepPart>& parts : kSteps) {
+  for (const std::vector<StepPart>& parts : steps) {
     const at::Tensor expected = cpu.Logits(texts, parts);
     const std::vector<cuda::Drawn> drawn = RunCuda(cuda.get(), texts, parts);
     CHECK(WorstLogit(*cuda, expected, texts, parts) <= tolerance);
@@ -240,16 +240,31 @@ TEST_CASE("fp32: logits within 2e-5 of the CPU's and the same tokens, for every 
   if (!HaveDevice()) return;
   for (const auto architecture :
        {Architecture::kLlama, Architecture::kQwen2, Architecture::kQwen3}) {
-    CheckAgainstCpu(SmallConfig(architecture), at::kFloat, 2e-5);
+    CheckAgainstCpu(SmallConfig(architecture), at::kFloat, 2e-5, Texts(kLengths), kSteps);
   }
-  CheckAgainstCpu(SmallConfig(Architecture::kQwen2, 64), at::kFloat, 2e-5);
+  CheckAgainstCpu(SmallConfig(Architecture::kQwen2, 64), at::kFloat, 2e-5, Texts(kLengths), kSteps);
+}
+
+TEST_CASE("which shapes FlashInfer's kernel serves") {
+  CHECK_FALSE(cuda::FlashInferServes(cuda::Dtype::kF32, {2, 64, 16}, 4));
+  CHECK_FALSE(cuda::FlashInferServes(cuda::Dtype::kBf16, {2, 80, 16}, 4));
 }
 
 TEST_CASE("bf16: logits near the CPU's, head sizes with and without FlashInfer's kernel") {
   if (!HaveDevice()) return;
   for (const int head_dim : {12, 64, 128}) {
-    CheckAgainstCpu(SmallConfig(Architecture::kQwen2, head_dim), at::kBFloat16, 0.12);
+    CheckAgainstCpu(SmallConfig(Architecture::kQwen2, head_dim), at::kBFloat16, 0.12,
+                    Texts(kLengths), kSteps);
   }
+}
+
+TEST_CASE("a context of more than one chunk, in prefill and in decoding") {
+  if (!HaveDevice()) return;
+  const std::vector<std::vector<StepPart>> steps = {
+      {{0, 150}}, {{1, 3}, {0, 150}}, {{0, 1}, {1, 1}}, {{0, 1}, {1, 1}}, {{1, 1}, {0, 1}}};
+  CheckAgainstCpu(SmallConfig(Architecture::kQwen2, 64), at::kBFloat16, 0.12, Texts({300, 3}, 21),
+                  steps);
+  CheckAgainstCpu(SmallConfig(Architecture::kQwen2), at::kFloat, 2e-5, Texts({300, 3}, 21), steps);
 }
 
 TEST_CASE("the same bits with CUDA graphs and without") {
