@@ -91,17 +91,17 @@ Prints the completion of this command line for bash: eval "$(crescendo completio
 )help";
 
 const std::array<Command, 12> kCommands = {{{"train", kTrainHelp, TrainCommand},
-                                           {"certs", kCertsHelp, CertsCommand},
-                                           {"top", kTopHelp, TopCommand},
-                                           {"trace", kTraceHelp, TraceCommand},
-                                           {"stage", kStageHelp, StageCommand},
-                                           {"estimate", kEstimateHelp, EstimateCommand},
-{"drain", kDrainHelp, DrainCommand},
-                                           {"checkpoint", kCheckpointHelp, CheckpointCommand},
-                                           {"completion", kCompletionHelp, CompletionCommand},
-                                           {"compare", kCompareHelp, CompareCommand},
-                                           {"data", kDataHelp, DataCommand},
-                                           {"eval", kEvalHelp, EvalCommand}}};
+                                            {"certs", kCertsHelp, CertsCommand},
+                                            {"top", kTopHelp, TopCommand},
+                                            {"trace", kTraceHelp, TraceCommand},
+                                            {"stage", kStageHelp, StageCommand},
+                                            {"estimate", kEstimateHelp, EstimateCommand},
+                                            {"drain", kDrainHelp, DrainCommand},
+                                            {"checkpoint", kCheckpointHelp, CheckpointCommand},
+                                            {"completion", kCompletionHelp, CompletionCommand},
+                                            {"compare", kCompareHelp, CompareCommand},
+                                            {"data", kDataHelp, DataCommand},
+                                            {"eval", kEvalHelp, EvalCommand}}};
 constexpr const char* kDemoFolder = "runs/demo";
 constexpr int kFoldersTried = 1000;
 constexpr absl::Duration kTopLoop = absl::Milliseconds(100);
