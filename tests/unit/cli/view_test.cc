@@ -80,7 +80,7 @@ TEST_CASE("report.json has the fields of the issue with their exact values") {
                                          "final_pass_at_1", "ci95", "steps", "stages",
                                          "wall_seconds", "generated_tokens", "trained_tokens",
                                          "rollout_workers", "mismatch_max", "truncation_by_stage",
-                                         "mean_length_by_stage"});
+                                         "mean_length_by_stage", "cost", "evaluations"});
   CHECK(report["base_pass_at_1"] == .354);
   CHECK(report["final_pass_at_1"] == .705);
   CHECK(report["ci95"][0] == .705 - .04);
@@ -117,6 +117,44 @@ TEST_CASE("metrics.jsonl is one object a line, an evaluation before the step tha
     order.push_back(absl::StrCat(row["kind"].get<std::string>(), row["step"].get<int>()));
   }
   CHECK(order == std::vector<std::string>{"evaluation0", "step0", "step1", "step2", "evaluation3"});
+}
+
+TEST_CASE("each set is told with its base, its end, its variants and what was published for it") {
+  RunPicture run = Picture();
+  for (auto& [step, result] : run.evaluations) result.set_set("held-out");
+  v1::EvaluationResult aime = Evaluation(3, .4);
+  aime.set_set("aime24");
+  aime.set_samples(4);
+  aime.set_majority(.5);
+  for (const int k : {1, 2, 4}) {
+    v1::PassAtK* pass = aime.add_pass_at_k();
+    pass->set_k(k);
+    pass->set_value(.4 + .05 * k);
+  }
+  aime.mutable_variants()->set_originals(10);
+  aime.mutable_variants()->set_variants(20);
+  aime.mutable_variants()->set_original_pass_at_1(.5);
+  aime.mutable_variants()->set_variant_pass_at_1(.35);
+  run.other_evaluations[{3, "aime24"}] = aime;
+  const auto report = ReportJson(run, 7, 2, {"abc", "a machine"});
+  const auto& sets = report["evaluations"];
+  REQUIRE(sets.size() == 2);
+  CHECK(sets[0]["set"] == "held-out");
+  CHECK(sets[0]["base"]["pass_at_1"] == .354);
+  CHECK(sets[0]["final"]["pass_at_1"] == .705);
+  CHECK(sets[0]["published"].empty());
+  CHECK(sets[1]["base"].is_null());
+  CHECK(sets[1]["final"]["pass_at_k"]["4"].get<double>() == Approx(.6));
+  CHECK(sets[1]["final"]["variants"]["drop"].get<double>() == Approx(.15));
+  REQUIRE(sets[1]["published"].size() == 6);
+  CHECK(sets[1]["published"][1]["model"] == "DeepScaleR-1.5B-Preview");
+  CHECK(sets[1]["published"][1]["pass_at_1"].get<double>() == Approx(.431));
+  const std::string text = SummaryText(report);
+  CHECK(
+      absl::StrContains(text, "aime24, published: DeepSeek-R1-Distill-Qwen-1.5B (the base) 0.288"));
+  CHECK(absl::StrContains(text, "0.500 on 10 originals, 0.350 on 20 variants of them, drop 0.150"));
+  CHECK(absl::StrContains(HtmlReport("run", run, report, ""), "Qwen2.5-7B-SimpleRL"));
+  CHECK(absl::StrContains(MetricsJsonLines(run), "\"set\":\"aime24\""));
 }
 
 TEST_CASE("no line of the view is wider than the terminal, at any width, with any text") {
