@@ -57,16 +57,114 @@ __device__ void LoadTile(const T* cache, const KvShape& kv, const int32_t* block
   }
 }
 
+// What the threads of a block share.
+template <typename T, int kDim>
+struct Shared {
+  static constexpr int kTokens = kTile<T, kDim>;
+  static constexpr int kStride = kDim + kPackCount<T>;  // rows start in different banks
+  alignas(16) T tile[kTokens * kStride];                // keys, then values
+  float query[kGroup][kDim];
+  float weight[kGroup][kTokens];  // scores, then e^(score - max)
+  float max[kGroup];
+  float sum[kGroup];
+  float rescale[kGroup];  // of what was summed up before this tile
+};
+
+template <typename T, int kDim>
+__device__ void ScoreTile(const PagedAttentionArgs& args, int heads, int count,
+                          Shared<T, kDim>* shared) {
+  constexpr int kTokens = Shared<T, kDim>::kTokens;
+  for (int i = static_cast<int>(threadIdx.x); i < heads * kTokens; i += kThreads) {
+    const int head = i / kTokens;
+    const int token = i % kTokens;
+    const T* key = shared->tile + token * Shared<T, kDim>::kStride;
+    float dot = 0.0f;
+    for (int d = 0; token < count && d < args.kv.head_dim; ++d) {
+      dot = fmaf(shared->query[head][d], Widen(key[d]), dot);
+    }
+    shared->weight[head][token] = token < count ? dot * args.scale : -INFINITY;
+  }
+}
+
+// One warp a head.
+template <typename T, int kDim>
+__device__ void WeighTile(int heads, int count, Shared<T, kDim>* shared) {
+  constexpr int kTokens = Shared<T, kDim>::kTokens;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int head = static_cast<int>(threadIdx.x) / 32; head < heads; head += kWarps) {
+    float* weight = shared->weight[head];
+    float top = shared->max[head];
+    for (int token = lane; token < kTokens; token += 32) top = fmaxf(top, weight[token]);
+    top = WarpReduce(top, Max());
+    float sum = 0.0f;
+    for (int token = lane; token < kTokens; token += 32) {
+      weight[token] = token < count ? Exp(weight[token] - top) : 0.0f;
+      sum += weight[token];
+    }
+    sum = WarpReduce(sum, Add());
+    // The reductions have every lane past its read of max[head].
+    if (lane == 0) {
+      const float before = shared->max[head];
+      const float factor = before == -INFINITY ? 0.0f : Exp(before - top);
+      shared->rescale[head] = factor;
+      shared->sum[head] = shared->sum[head] * factor + sum;
+      shared->max[head] = top;
+    }
+  }
+}
+
+// Thread d has dimension d (and d + kThreads) of each head.
+template <typename T, int kDim, int kDims>
+__device__ __forceinline__ void AddValues(int dim, int heads, int count,
+                                          const Shared<T, kDim>& shared,
+                                          float (&acc)[kDims][kGroup]) {
+  for (int k = 0; k < kDims; ++k) {
+    const int d = static_cast<int>(threadIdx.x) + k * kThreads;
+    if (d >= dim) break;
+    for (int head = 0; head < kGroup; ++head) {
+      if (head >= heads) break;
+      float total = acc[k][head] * shared.rescale[head];
+      for (int token = 0; token < count; ++token) {
+        total = fmaf(shared.weight[head][token],
+                     Widen(shared.tile[token * Shared<T, kDim>::kStride + d]), total);
+      }
+      acc[k][head] = total;
+    }
+  }
+}
+
+// The result, or this part's share of it. `first_head` counts over all rows.
+template <typename T, int kDim, int kDims>
+__device__ __forceinline__ void StoreResult(const PagedAttentionArgs& args, int64_t first_head,
+                                            int heads, int split, const Shared<T, kDim>& shared,
+                                            const float (&acc)[kDims][kGroup]) {
+  const int dim = args.kv.head_dim;
+  for (int k = 0; k < kDims; ++k) {
+    const int d = static_cast<int>(threadIdx.x) + k * kThreads;
+    if (d >= dim) break;
+    for (int head = 0; head < kGroup; ++head) {
+      if (head >= heads) break;
+      if (args.splits == 1) {
+        static_cast<T*>(args.out)[(first_head + head) * dim + d] =
+            Narrow<T>(acc[k][head] / shared.sum[head]);
+      } else {
+        float* to = args.partial + ((first_head + head) * args.splits + split) * (dim + 2);
+        to[d] = acc[k][head];
+        if (d == 0) {
+          to[dim] = shared.max[head];
+          to[dim + 1] = shared.sum[head];
+        }
+      }
+    }
+  }
+}
+
 // Block (row, kv head and part of its group, split).
 template <typename T, int kDim>
 __global__ void AttentionKernel(PagedAttentionArgs args) {
-  constexpr int kTokens = kTile<T, kDim>;
-  constexpr int kStride = kDim + kPackCount<T>;  // rows start in different banks
-  constexpr int kDims = (kDim + kThreads - 1) / kThreads;
-  __shared__ float query[kGroup][kDim];
-  alignas(16) __shared__ T tile[kTokens * kStride];
-  __shared__ float weight[kGroup][kTokens];
-  __shared__ float max[kGroup], sum[kGroup], rescale[kGroup];
+  constexpr int kTokens = Shared<T, kDim>::kTokens;
+  constexpr int kStride = Shared<T, kDim>::kStride;
+  __shared__ Shared<T, kDim> shared;
 
   const int me = static_cast<int>(threadIdx.x);
   const int row = static_cast<int>(blockIdx.x);
@@ -79,10 +177,10 @@ __global__ void AttentionKernel(PagedAttentionArgs args) {
   const int64_t first_head =
       static_cast<int64_t>(row) * args.query_heads + kv_head * group + first_of_group;
   const int split = static_cast<int>(blockIdx.z);
-  T* out = static_cast<T*>(args.out) + first_head * dim;
 
   const int sequence = args.row_sequence[row];
   if (sequence < 0) {
+    T* out = static_cast<T*>(args.out) + first_head * dim;
     for (int i = me; i < heads * dim && split == 0; i += kThreads) out[i] = Narrow<T>(0.0f);
     return;
   }
@@ -91,85 +189,28 @@ __global__ void AttentionKernel(PagedAttentionArgs args) {
   const int32_t* blocks = args.block_ids + args.block_start[sequence];
 
   const T* q = static_cast<const T*>(args.q) + first_head * dim;
-  for (int i = me; i < heads * dim; i += kThreads) query[i / dim][i % dim] = Widen(q[i]);
+  for (int i = me; i < heads * dim; i += kThreads) shared.query[i / dim][i % dim] = Widen(q[i]);
   if (me < kGroup) {
-    max[me] = -INFINITY;
-    sum[me] = 0.0f;
+    shared.max[me] = -INFINITY;
+    shared.sum[me] = 0.0f;
   }
-  float acc[kDims][kGroup] = {};
-
+  float acc[(kDim + kThreads - 1) / kThreads][kGroup] = {};
   for (int first = part.begin; first < part.end; first += kTokens) {
     const int count = part.end - first < kTokens ? part.end - first : kTokens;
     __syncthreads();  // the last tile's values are done with
-    LoadTile(static_cast<const T*>(args.key_cache), args.kv, blocks, kv_head, first, count, tile,
-             kStride);
+    LoadTile(static_cast<const T*>(args.key_cache), args.kv, blocks, kv_head, first, count,
+             shared.tile, kStride);
     __syncthreads();
-    for (int i = me; i < heads * kTokens; i += kThreads) {
-      const int head = i / kTokens;
-      const int token = i % kTokens;
-      float dot = 0.0f;
-      if (token < count) {
-        for (int d = 0; d < dim; ++d) {
-          dot = fmaf(query[head][d], Widen(tile[token * kStride + d]), dot);
-        }
-      }
-      weight[head][token] = token < count ? dot * args.scale : -INFINITY;
-    }
+    ScoreTile(args, heads, count, &shared);
     __syncthreads();
-    LoadTile(static_cast<const T*>(args.value_cache), args.kv, blocks, kv_head, first, count, tile,
-             kStride);
-    for (int head = me / 32; head < heads; head += kWarps) {
-      float top = max[head];
-      for (int token = me % 32; token < kTokens; token += 32) top = fmaxf(top, weight[head][token]);
-      top = WarpReduce(top, Max());
-      float part_sum = 0.0f;
-      for (int token = me % 32; token < kTokens; token += 32) {
-        const float e = token < count ? Exp(weight[head][token] - top) : 0.0f;
-        weight[head][token] = e;
-        part_sum += e;
-      }
-      part_sum = WarpReduce(part_sum, Add());
-      // The reduction above has every lane past its read of max[head].
-      if (me % 32 == 0) {
-        const float factor = max[head] == -INFINITY ? 0.0f : Exp(max[head] - top);
-        rescale[head] = factor;
-        sum[head] = sum[head] * factor + part_sum;
-        max[head] = top;
-      }
-    }
+    LoadTile(static_cast<const T*>(args.value_cache), args.kv, blocks, kv_head, first, count,
+             shared.tile, kStride);
+    WeighTile(heads, count, &shared);
     __syncthreads();
-    for (int k = 0; k < kDims; ++k) {
-      const int d = me + k * kThreads;
-      if (d >= dim) break;
-      for (int head = 0; head < kGroup; ++head) {
-        if (head >= heads) break;
-        float total = acc[k][head] * rescale[head];
-        for (int token = 0; token < count; ++token) {
-          total = fmaf(weight[head][token], Widen(tile[token * kStride + d]), total);
-        }
-        acc[k][head] = total;
-      }
-    }
+    AddValues(dim, heads, count, shared, acc);
   }
-
   // The last barrier of the loop ordered sum and max before these reads.
-  for (int k = 0; k < kDims; ++k) {
-    const int d = me + k * kThreads;
-    if (d >= dim) break;
-    for (int head = 0; head < kGroup; ++head) {
-      if (head >= heads) break;
-      if (args.splits == 1) {
-        out[static_cast<int64_t>(head) * dim + d] = Narrow<T>(acc[k][head] / sum[head]);
-      } else {
-        float* to = args.partial + ((first_head + head) * args.splits + split) * (dim + 2);
-        to[d] = acc[k][head];
-        if (d == 0) {
-          to[dim] = max[head];
-          to[dim + 1] = sum[head];
-        }
-      }
-    }
-  }
+  StoreResult(args, first_head, heads, split, shared, acc);
 }
 
 // Block (row, query head): the parts of a row, in order.
