@@ -151,13 +151,13 @@ absl::Status Run(const Options& options) {
     wall.push_back(Seconds(trained_from));
     cpu.push_back(CpuSeconds() - cpu_from);
   }
+  rusage usage;  // the memory of the step itself: an export is a copy of the weights
+  getrusage(RUSAGE_SELF, &usage);
   const auto export_from = std::chrono::steady_clock::now();
   RETURN_IF_ERROR(trainer->ExportWeights().status());
   const double exported = Seconds(export_from);
   std::sort(wall.begin(), wall.end());
   std::sort(cpu.begin(), cpu.end());
-  rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
   const double tokens =
       static_cast<double>(options.groups) * options.samples * (options.prompt + options.tokens - 1);
   std::cout << nlohmann::json{{"bench", "learner_step"},

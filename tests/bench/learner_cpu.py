@@ -1,7 +1,7 @@
 """learner_cpu: one GRPO step of SmolLM2-135M against plain transformers with the same loss, in one run.
 
 usage: tests/parity/oracle-test tests/bench/learner_cpu.py LEARNER_BENCH GGUF [--samples 16] [--tokens 512] [--threads 2]
-           [--micro 2] [--dtypes float32,bfloat16]
+           [--micro 2] [--learner-micro 1] [--dtypes float32,bfloat16]
 
 One JSON line for each dtype. transformers computes micro-batches of --micro sequences, in bfloat16 under autocast; the
 learner packs the same tokens into its micro-batches. Each side is a process of its own, so that the peak memory is its own;
@@ -25,7 +25,8 @@ def parse():
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--micro", type=int, default=2)
+    parser.add_argument("--micro", type=int, default=2, help="sequences of a micro-batch of transformers")
+    parser.add_argument("--learner-micro", type=int, default=1, help="... and of the learner")
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--child", choices=["transformers", "products"])
     return parser.parse_args()
@@ -71,7 +72,7 @@ def products(options):
     import torch
     torch.set_num_threads(options.threads)
     dtype = getattr(torch, options.dtypes)
-    rows = options.micro * options.tokens
+    rows = options.learner_micro * options.tokens
     shapes = [(30, 960, 576), (30, 576, 576), (30, 3072, 576), (30, 576, 1536), (1, 49152, 576)]
     total = 0.0
     for count, n, k in shapes:
@@ -83,13 +84,13 @@ def products(options):
             d.t() @ x
             seconds = cpu_seconds() - begin
         total += count * seconds
-    return {"cpu_seconds": total * options.samples / options.micro}
+    return {"cpu_seconds": total * options.samples / options.learner_micro}
 
 
 def child(kind, options, dtype):
     command = [sys.executable, os.path.abspath(__file__), options.bench, options.gguf, "--child", kind, "--dtypes", dtype]
-    for key in ("samples", "tokens", "threads", "micro"):
-        command += [f"--{key}", str(getattr(options, key))]
+    for key in ("samples", "tokens", "threads", "micro", "learner_micro"):
+        command += ["--" + key.replace("_", "-"), str(getattr(options, key))]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
@@ -97,10 +98,10 @@ def learner(options, dtype):
     # A sequence is packed without its last token: prompt 1 and `tokens` sampled ones are as many rows.
     command = [options.bench, "--policy", options.gguf, "--dtype", dtype, "--threads", str(options.threads), "--groups", "1",
                "--samples", str(options.samples), "--prompt", "1", "--tokens", str(options.tokens), "--minibatches", "1",
-               "--microbatch-tokens", str(options.micro * options.tokens), "--steps", "1", "--cold", "1"]
+               "--microbatch-tokens", str(options.learner_micro * options.tokens), "--steps", "1", "--cold", "1"]
     line = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     return {"wall_seconds": line["step_seconds_best"], "cpu_seconds": line["step_cpu_seconds_best"],
-            "tokens": line["packed_tokens"], "peak_mib": line["peak_rss_mib"], "parts": line.get("parts", {})}
+            "tokens": line["packed_tokens"], "peak_mib": line["peak_rss_mib"]}
 
 
 def main():
