@@ -62,20 +62,20 @@ CoordinatorMetrics::CoordinatorMetrics(prometheus::Registry& registry)
       awaiting_seconds(MakeGauge(
           registry, "crescendo_coordinator_awaiting_seconds",
           "How long the run has been waiting for something that is late; 0 when nothing is.")),
-      gpu_hours(prometheus::BuildGauge()
-                    .Name("crescendo_coordinator_gpu_hours")
-                    .Help("GPU-hours of the run so far, by service and GPU type.")
-                    .Register(registry)),
-      core_hours(prometheus::BuildGauge()
-                     .Name("crescendo_coordinator_core_hours")
-                     .Help("CPU core-hours of the run so far, by service and GPU type.")
-                     .Register(registry)),
+      gpu_seconds(prometheus::BuildGauge()
+                      .Name("crescendo_coordinator_gpu_seconds")
+                      .Help("GPU-seconds of the run so far, by service and GPU type.")
+                      .Register(registry)),
+      core_seconds(prometheus::BuildGauge()
+                       .Name("crescendo_coordinator_core_seconds")
+                       .Help("CPU core-seconds of the run so far, by service and GPU type.")
+                       .Register(registry)),
       cost_money(prometheus::BuildGauge()
                      .Name("crescendo_coordinator_cost_money")
                      .Help("What the run has cost so far, in the unit of cost.currency.")
                      .Register(registry)),
-      projected_gpu_hours(MakeGauge(registry, "crescendo_coordinator_projected_gpu_hours",
-                                    "GPU-hours at the end of the run; 0 while not known.")),
+      projected_gpu_seconds(MakeGauge(registry, "crescendo_coordinator_projected_gpu_seconds",
+                                      "GPU-seconds at the end of the run; 0 while not known.")),
       projected_cost_money(MakeGauge(registry, "crescendo_coordinator_projected_cost_money",
                                      "Cost at the end of the run; 0 while not known.")),
       awaited_seconds(

@@ -46,10 +46,10 @@ struct CoordinatorMetrics {
   prometheus::Gauge& tokens_per_second;
   prometheus::Gauge& awaiting_seconds;
   // What has been used so far, by service and gpu_type.
-  prometheus::Family<prometheus::Gauge>& gpu_hours;
-  prometheus::Family<prometheus::Gauge>& core_hours;
+  prometheus::Family<prometheus::Gauge>& gpu_seconds;
+  prometheus::Family<prometheus::Gauge>& core_seconds;
   prometheus::Family<prometheus::Gauge>& cost_money;
-  prometheus::Gauge& projected_gpu_hours;
+  prometheus::Gauge& projected_gpu_seconds;
   prometheus::Gauge& projected_cost_money;
   LabelledGauges awaited_seconds;             // {from}: worker ids, "learner", "anyone"
   LabelledGauges quarantined_worker_seconds;  // {worker, reason}: for another so long

@@ -96,7 +96,7 @@ std::vector<std::pair<std::string, Families>> AllFamilies() {
   add("coordinator", [](prometheus::Registry& r) {
     // What has labels that come and go: named here.
     CoordinatorMetrics metrics(r);
-    for (auto* family : {&metrics.gpu_hours, &metrics.core_hours, &metrics.cost_money}) {
+    for (auto* family : {&metrics.gpu_seconds, &metrics.core_seconds, &metrics.cost_money}) {
       family->Add({{"service", ""}, {"gpu_type", ""}});
     }
     metrics.awaited_seconds.Set({{{{"from", ""}}, 0}});

@@ -12,6 +12,8 @@ namespace crescendo {
 
 namespace {
 
+constexpr double kSecondsAnHour = 3600;
+
 constexpr size_t kQueueMax = 16 * limits::kWorkersMax;
 constexpr size_t kParkedMax = 2 * limits::kWorkersMax;
 constexpr absl::Duration kTick = absl::Milliseconds(100);
@@ -179,11 +181,11 @@ void ExportCost(const CostView& cost, CoordinatorMetrics& m) {
   for (const ServiceCostView& service : cost.services) {
     const std::map<std::string, std::string> labels = {{"service", service.service},
                                                        {"gpu_type", service.gpu_type}};
-    m.gpu_hours.Add(labels).Set(service.used.gpu_hours);
-    m.core_hours.Add(labels).Set(service.used.core_hours);
+    m.gpu_seconds.Add(labels).Set(kSecondsAnHour * service.used.gpu_hours);
+    m.core_seconds.Add(labels).Set(kSecondsAnHour * service.used.core_hours);
     m.cost_money.Add(labels).Set(service.used.money);
   }
-  m.projected_gpu_hours.Set(cost.run_end ? cost.run_end->used.gpu_hours : 0);
+  m.projected_gpu_seconds.Set(cost.run_end ? kSecondsAnHour * cost.run_end->used.gpu_hours : 0);
   m.projected_cost_money.Set(cost.run_end ? cost.run_end->used.money : 0);
 }
 
