@@ -74,6 +74,9 @@ LearnerMetrics::LearnerMetrics(prometheus::Registry& registry)
       zero_variance_groups(
           MakeGauge(registry, "crescendo_learner_zero_variance_groups",
                     "Groups of the last step whose samples all had the same reward.")),
+      ranks(MakeGauge(registry, "crescendo_learner_ranks", "Processes that train together.")),
+      rank_imbalance_ratio(MakeGauge(registry, "crescendo_learner_rank_imbalance_ratio",
+                                     "Tokens of the fullest rank over the mean, last step.")),
       checkpoint_age_seconds(MakeGauge(registry, "crescendo_learner_checkpoint_age_seconds",
                                        "Time since the last checkpoint, as of the last step.")),
       batch_wait_seconds(MakeHistogram(registry, "crescendo_learner_batch_wait_seconds",

@@ -47,6 +47,8 @@ struct LearnerMetrics {
   prometheus::Gauge& kl_coefficient;
   prometheus::Gauge& staleness_max_versions;
   prometheus::Gauge& zero_variance_groups;
+  prometheus::Gauge& ranks;
+  prometheus::Gauge& rank_imbalance_ratio;
   prometheus::Gauge& checkpoint_age_seconds;
   prometheus::Histogram& batch_wait_seconds;
   prometheus::Histogram& train_seconds;

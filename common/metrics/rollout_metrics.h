@@ -25,6 +25,8 @@ struct RolloutMetrics {
   prometheus::Counter& chunks_sent_total;
   prometheus::Counter& weight_bytes_total;
   prometheus::Counter& weight_chunks_refused_total;
+  prometheus::Counter& weight_source_failures_total;
+  prometheus::Counter& relayed_weight_bytes_total;
   prometheus::Counter& weight_swaps_total;
   prometheus::Counter&
       coordinator_failures_total;  // crescendo_rollout_rpc_failures_total{peer=coordinator}
@@ -37,6 +39,10 @@ struct RolloutMetrics {
   prometheus::Gauge& ungraded_samples;
   prometheus::Gauge& unacknowledged_tokens;
   prometheus::Gauge& kv_blocks_used_ratio;
+  prometheus::Gauge& weight_memory_bytes;  // crescendo_rollout_model_memory_bytes{part=weights}
+  prometheus::Gauge& cache_memory_bytes;
+  prometheus::Gauge& scratch_memory_bytes;
+  prometheus::Gauge& staged_memory_bytes;
   prometheus::Gauge& policy_version;
   prometheus::Gauge& draining;
   prometheus::Histogram& response_tokens;

@@ -131,6 +131,14 @@ at::Tensor PagedAttention::Attend(int layer, const at::Tensor& q, const at::Tens
   return output_.size(0) == tokens_ ? output_ : output_.narrow(0, 0, tokens_);
 }
 
+int64_t PagedAttention::scratch_bytes() const {
+  int64_t bytes = 0;
+  for (const at::Tensor* t : {&output_, &scratch_}) {
+    if (t->defined()) bytes += static_cast<int64_t>(t->nbytes());
+  }
+  return bytes;
+}
+
 at::Tensor PagedAttention::Positions() const {
   at::Tensor positions = at::empty({tokens_}, at::kLong);
   int64_t* out = positions.data_ptr<int64_t>();

@@ -40,6 +40,8 @@ class PagedAttention : public AttentionContext {
                     const at::Tensor& v) override;
 
   int64_t batch_tokens() const { return tokens_; }
+  // Bytes of its buffers, at their largest so far.
+  int64_t scratch_bytes() const;
   // [tokens] int64: what PolicyModel::Hidden wants.
   at::Tensor Positions() const;
   // For each sequence the index of its last token in the pass: the rows whose logits are sampled.

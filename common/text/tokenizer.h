@@ -44,11 +44,15 @@ struct TokenizerSpec {
   bool add_bos = false;  // whether the tokenizer's own template puts bos first
 };
 
+// From a model's folder (tokenizer.json; tokenizer_config.json, if there, says what bos, eos and pad
+// are) or from a tokenizer.json with the other beside it. INVALID_ARGUMENT names file and field;
+// UNIMPLEMENTED a kind of tokenizer that is not byte-level BPE.
+absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(FileSystem& files, const std::string& path);
+absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(const GgufFile& file);
+
 class Tokenizer {
  public:
-  // From a model's folder (tokenizer.json; tokenizer_config.json, if there, says what bos, eos and
-  // pad are) or from a tokenizer.json with the other beside it. INVALID_ARGUMENT names file and
-  // field; UNIMPLEMENTED a kind of tokenizer that is not byte-level BPE.
+  // Make(ReadTokenizerSpec(...)).
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromHuggingFace(FileSystem& files,
                                                                     const std::string& path);
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(const GgufFile& file);

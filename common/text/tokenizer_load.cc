@@ -295,8 +295,7 @@ absl::Status SetGgufPreTokenizer(absl::string_view name, TokenizerSpec* spec) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromHuggingFace(FileSystem& files,
-                                                                      const std::string& path) {
+absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(FileSystem& files, const std::string& path) {
   TokenizerSpec spec;
   spec.source = files.IsDirectory(path) ? JoinPath(path, "tokenizer.json") : path;
   ASSIGN_OR_RETURN(const std::string text, files.ReadFile(spec.source, kTokenizerFileBytesMax));
@@ -309,10 +308,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromHuggingFace(FileSystem
   RETURN_IF_ERROR(ReadPostProcessor(root, &spec));
   RETURN_IF_ERROR(
       ReadConfig(files, JoinPath(DirName(spec.source), "tokenizer_config.json"), &spec));
-  return Make(spec);
+  return spec;
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& file) {
+absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(const GgufFile& file) {
   TokenizerSpec spec;
   spec.source = file.path();
   ASSIGN_OR_RETURN(const std::string model, file.GetString("tokenizer.ggml.model"));
@@ -381,6 +380,17 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& f
   if (file.Has("tokenizer.ggml.add_space_prefix")) {
     ASSIGN_OR_RETURN(spec.add_prefix_space, file.GetBool("tokenizer.ggml.add_space_prefix"));
   }
+  return spec;
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromHuggingFace(FileSystem& files,
+                                                                      const std::string& path) {
+  ASSIGN_OR_RETURN(const TokenizerSpec spec, ReadTokenizerSpec(files, path));
+  return Make(spec);
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& file) {
+  ASSIGN_OR_RETURN(const TokenizerSpec spec, ReadTokenizerSpec(file));
   return Make(spec);
 }
 

@@ -41,6 +41,7 @@ absl::Status CoordinatorClient::Join() {
   request.set_address(context_.identity.address);
   request.set_incarnation(context_.identity.incarnation);
   request.set_slots(static_cast<uint32_t>(context_.identity.slots));
+  *request.mutable_resources() = ToProto(context_.identity.resources);
   v1::JoinResponse response;
   RETURN_IF_ERROR(
       Call(context_.peers.rpc_timeout, absl::StrCat(watch_.who(), " to join"),
@@ -109,6 +110,9 @@ void CoordinatorClient::LeaseLoop() {
       continue;
     }
     std::vector<LeasedPrompt> leases = Lease(ask->groups_max);
+    for (const LeasedPrompt& leased : leases) {
+      context_.Note({.kind = LifeEvent::kLeased, .group = leased.lease.group.value()});
+    }
     context_.post([leases = std::move(leases)](RolloutCore& core) mutable {
       core.OnLeases(std::move(leases));
     });
@@ -183,6 +187,7 @@ absl::Status CoordinatorClient::HeartbeatOnce() {
     v1::LeaseProgress* out = request.add_leases();
     out->set_lease_id(lease.lease.value());
     out->set_tokens(lease.tokens);
+    out->set_unfinished_samples(static_cast<uint32_t>(lease.unfinished));
   }
   request.set_policy_version(progress.loaded.value());
   request.set_generated_tokens(progress.generated_tokens);

@@ -36,6 +36,7 @@ void Engine::AddGroup(GroupRequest request) {
   CRESCENDO_CHECK(!groups_.contains(request.id));
   auto group = std::make_unique<SequenceGroup>();
   group->id = request.id;
+  group->draw_id = request.draw_id.value_or(request.id);
   group->seed = request.seed;
   group->sampling = std::move(request.sampling);
   group->limit = request.limit;

@@ -2,8 +2,9 @@
 // tokens out.
 //
 // Invariants: the token at (group, sample, position) is drawn with TokenUniform(seed, group,
-// sample, position), whatever the batch; a sample never holds more than its limit, and nothing
-// behind a stop token; when the engine holds no group, all blocks are free.
+// sample, position), whatever the batch (group: GroupRequest::draw_id, if it has one); a sample
+// never holds more than its limit, and nothing behind a stop token; when the engine holds no group,
+// all blocks are free.
 //
 // Not thread-safe: one thread owns it. `runner` outlives it.
 #ifndef CRESCENDO_SERVICES_ROLLOUT_ENGINE_H_
@@ -11,6 +12,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -41,6 +43,7 @@ struct SampleStart {
 
 struct GroupRequest {
   GroupId id;
+  std::optional<GroupId> draw_id;
   uint64_t seed = 0;
   SamplingParams sampling;
   int limit = 0;                // completion tokens, > 0
@@ -76,6 +79,9 @@ class Engine {
   void SetPaused(GroupId group, uint32_t sample, bool paused);
   // A group that is not runnable draws nothing and holds no slot.
   void SetRunnable(GroupId group, bool runnable);
+  // Forgets all that the cache holds: prompts and prefixes are computed anew. For a swap of
+  // weights.
+  void DropCache() { scheduler_.DropCache(); }
   // Whether it still decodes a sample of the group, and how many.
   bool holds(GroupId group) const { return groups_.contains(group); }
   int live_samples(GroupId group) const {

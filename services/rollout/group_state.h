@@ -3,6 +3,7 @@
 #define CRESCENDO_SERVICES_ROLLOUT_GROUP_STATE_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "absl/time/time.h"
 #include "common/base/domain.h"
 #include "common/base/ids.h"
+#include "services/rollout/stop_watch.h"
 
 namespace crescendo {
 
@@ -19,6 +21,7 @@ struct SampleState {
   std::vector<float> log_probs;
   std::vector<VersionRun> versions;  // run lengths over tokens
   FinishReason finish = FinishReason::kUnspecified;
+  std::shared_ptr<StopWatch> watch;  // has seen `tokens`; null: no stop strings
 
   uint32_t sent = 0;        // on the present stream, or held by the learner before
   uint32_t acked = 0;       // the learner holds so many

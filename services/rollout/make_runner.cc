@@ -8,12 +8,59 @@
 #include "common/base/status_macros.h"
 #include "common/model/policy_model.h"
 #include "common/text/tokenizer.h"
+#include "services/rollout/make_cuda_runner.h"
 #include "services/rollout/torch_model_runner.h"
 
 namespace crescendo {
+namespace {
+
+// rollout.device as it is meant here: true for a CUDA device.
+absl::StatusOr<bool> UseCuda(const RunConfig& config) {
+  if (config.rollout.device == "cpu") return false;
+  const absl::Status usable =
+      config.policy.deterministic
+          ? absl::InvalidArgumentError("policy.deterministic holds on the CPU only")
+          : CheckCudaRunner();
+  if (config.rollout.device == "auto" || usable.ok()) return usable.ok();
+  return Annotate(usable, "rollout.device = \"cuda\"");
+}
+
+// The runner's own parts: on a CUDA device, or on the CPU.
+absl::Status MakeOnCuda(const PolicyModel& model, const RunConfig& config,
+                        ModelRunnerParts* parts) {
+  CudaRunnerShape shape;
+  shape.blocks = parts->blocks;
+  shape.block_tokens = config.rollout.block_tokens;
+  shape.step_tokens = std::max(config.rollout.prefill_tokens, config.rollout.slots);
+  shape.slots = config.rollout.slots;
+  ASSIGN_OR_RETURN(CudaRunnerParts made, MakeCudaRunner(model, shape));
+  parts->cache_bytes = made.cache_bytes;
+  parts->stage = std::move(made.stage);
+  parts->runner = std::move(made.runner);
+  absl::StrAppend(&parts->description, ", on CUDA with ", made.description);
+  return absl::OkStatus();
+}
+
+absl::Status MakeOnCpu(std::unique_ptr<PolicyModel> model, const RunConfig& config,
+                       ModelRunnerParts* parts) {
+  TorchRunnerOptions options;
+  options.blocks = parts->blocks;
+  options.block_tokens = config.rollout.block_tokens;
+  options.threads = config.rollout.threads;
+  ASSIGN_OR_RETURN(std::unique_ptr<TorchModelRunner> runner,
+                   TorchModelRunner::Create(std::move(model), options));
+  parts->cache_bytes = runner->cache_bytes();
+  TorchModelRunner* raw = runner.get();
+  parts->stage = [raw](std::unique_ptr<StagedWeights> weights) { raw->Stage(std::move(weights)); };
+  parts->runner = std::move(runner);
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::StatusOr<ModelRunnerParts> MakeModelRunner(FileSystem& files, const RunConfig& config,
                                                  const Tokenizer& tokenizer) {
+  ASSIGN_OR_RETURN(const bool cuda, UseCuda(config));
   LoadOptions load;
   load.dtype = config.policy.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   load.deterministic = config.policy.deterministic;
@@ -43,16 +90,11 @@ absl::StatusOr<ModelRunnerParts> MakeModelRunner(FileSystem& files, const RunCon
   parts.weight_bytes_max = static_cast<uint64_t>(shape.parameter_count()) * 4 + 1024;
   parts.description = absl::StrCat(ArchitectureName(shape.architecture), ", ",
                                    shape.parameter_count(), " parameters, ", config.policy.dtype);
-  TorchRunnerOptions options;
-  options.blocks = parts.blocks;
-  options.block_tokens = config.rollout.block_tokens;
-  options.threads = config.rollout.threads;
-  ASSIGN_OR_RETURN(std::unique_ptr<TorchModelRunner> runner,
-                   TorchModelRunner::Create(std::move(model), options));
-  parts.cache_bytes = runner->cache_bytes();
-  TorchModelRunner* raw = runner.get();
-  parts.stage = [raw](std::unique_ptr<StagedWeights> weights) { raw->Stage(std::move(weights)); };
-  parts.runner = std::move(runner);
+  if (cuda) {
+    RETURN_IF_ERROR(MakeOnCuda(*model, config, &parts));
+  } else {
+    RETURN_IF_ERROR(MakeOnCpu(std::move(model), config, &parts));
+  }
   return parts;
 }
 

@@ -60,6 +60,15 @@ struct DrawnToken {
   float log_prob = 0;  // natural log, under softmax(logits / temperature) before top-k and top-p
 };
 
+// Bytes that a model holds, by what they are for.
+struct ModelMemory {
+  int64_t weights = 0;
+  int64_t cache = 0;    // the KV pool
+  int64_t scratch = 0;  // activations and logits of the largest step so far
+  int64_t staged = 0;   // a version that waits for its swap
+  int64_t total() const { return weights + cache + scratch + staged; }
+};
+
 class ModelRunner {
  public:
   virtual ~ModelRunner() = default;
@@ -69,6 +78,7 @@ class ModelRunner {
   // Makes the weights of `version`, which were announced as ready, the current ones. The cache
   // stays as it is.
   virtual absl::Status SwapWeights(PolicyVersion version) = 0;
+  virtual ModelMemory Memory() const { return {}; }
 };
 
 }  // namespace crescendo

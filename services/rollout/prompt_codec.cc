@@ -77,6 +77,21 @@ absl::StatusOr<std::vector<int32_t>> PromptCodec::EncodeProblem(absl::string_vie
   return tokens;
 }
 
+absl::StatusOr<std::vector<int32_t>> PromptCodec::EncodeChat(
+    absl::Span<const ChatMessage> messages) const {
+  std::vector<int32_t> tokens = EncodePrompt(*tokenizer_, template_, messages, true);
+  if (tokens.empty()) return absl::InvalidArgumentError("the messages have no token");
+  return tokens;
+}
+
+absl::StatusOr<std::vector<int32_t>> PromptCodec::EncodeText(absl::string_view text) const {
+  std::vector<int32_t> tokens = tokenizer_->Encode(text, /*allow_special=*/true);
+  const std::optional<int32_t> bos = tokenizer_->bos_id();
+  if (tokenizer_->add_bos() && bos.has_value()) tokens.insert(tokens.begin(), *bos);
+  if (tokens.empty()) return absl::InvalidArgumentError("the prompt has no token");
+  return tokens;
+}
+
 std::string PromptCodec::DecodeAnswer(absl::Span<const int32_t> tokens, size_t bytes_max) const {
   std::string text = tokenizer_->Decode(tokens, /*skip_special=*/true);
   if (text.size() > bytes_max) text.resize(bytes_max);

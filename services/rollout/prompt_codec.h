@@ -27,6 +27,10 @@ class PromptCodec {
 
   // The tokens of a problem's prompt. INVALID_ARGUMENT when there are none.
   absl::StatusOr<std::vector<int32_t>> EncodeProblem(absl::string_view problem) const;
+  // The tokens of a conversation up to where the answer begins; of a text as it is, behind the
+  // tokenizer's own bos. INVALID_ARGUMENT when there are none.
+  absl::StatusOr<std::vector<int32_t>> EncodeChat(absl::Span<const ChatMessage> messages) const;
+  absl::StatusOr<std::vector<int32_t>> EncodeText(absl::string_view text) const;
   // The text of a completion, control tokens left out, cut to `bytes_max`.
   std::string DecodeAnswer(absl::Span<const int32_t> tokens, size_t bytes_max) const;
   const Tokenizer& tokenizer() const { return *tokenizer_; }

@@ -82,7 +82,7 @@ void RewardClient::Write(const RequestGrade& request) {
   context_.metrics->response_tokens.Observe(static_cast<double>(request.tokens.size()));
   {
     absl::MutexLock lock(&mutex_);
-    asked_[request.id] = context_.clock->Now();
+    asked_[request.id] = {context_.clock->Now(), request.group, request.sample};
   }
   if (!stream_->calls->Write(message)) Broken(stream_.get());
 }
@@ -116,7 +116,10 @@ void RewardClient::ReadVerdicts(Stream* stream) {
       const auto it = asked_.find(id);
       if (it != asked_.end()) {
         context_.metrics->verdict_wait_seconds.Observe(
-            absl::ToDoubleSeconds(context_.clock->Now() - it->second));
+            absl::ToDoubleSeconds(context_.clock->Now() - it->second.time));
+        context_.Note({.kind = LifeEvent::kGraded,
+                       .group = it->second.group.value(),
+                       .sample = static_cast<int32_t>(it->second.sample)});
         asked_.erase(it);
       }
     }

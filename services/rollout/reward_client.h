@@ -56,7 +56,12 @@ class RewardClient {
   std::unique_ptr<Stream> stream_;  // of the writing thread
   std::thread thread_;
   absl::Mutex mutex_;
-  absl::flat_hash_map<uint64_t, absl::Time> asked_ ABSL_GUARDED_BY(mutex_);
+  struct Asked {
+    absl::Time time;
+    GroupId group;
+    uint32_t sample = 0;
+  };
+  absl::flat_hash_map<uint64_t, Asked> asked_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace crescendo

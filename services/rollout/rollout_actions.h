@@ -10,6 +10,7 @@
 
 #include "common/base/domain.h"
 #include "common/base/ids.h"
+#include "services/rollout/served_request.h"
 
 namespace crescendo {
 
@@ -68,7 +69,7 @@ struct PullWeights {
 };
 
 using RolloutAction = std::variant<AskLeases, SendChunk, RequestResume, RequestGrade, CompleteGroup,
-                                   AbandonLease, PullWeights>;
+                                   AbandonLease, PullWeights, ServedToken>;
 
 }  // namespace crescendo
 

@@ -22,7 +22,9 @@ bool SameWork(const GroupState& held, const LeasedPrompt& leased) {
          held.prompt_tokens == leased.prompt_tokens;
 }
 
-absl::Status CheckLease(const GroupLease& lease) {
+}  // namespace
+
+absl::Status RolloutCore::CheckLease(const GroupLease& lease) const {
   if (lease.samples < 1 || lease.samples > limits::kGroupSamplesMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("samples is ", lease.samples, ", expected 1 to ", limits::kGroupSamplesMax));
@@ -37,13 +39,11 @@ absl::Status CheckLease(const GroupLease& lease) {
         " top_p=", sampling.top_p, " min_p=", sampling.min_p,
         ": expected 0 or 0.001 to 100, >= 0, (0, 1], [0, 1)"));
   }
-  if (!sampling.stop.empty()) {
+  if (!sampling.stop.empty() && !options_.watch_stops) {
     return absl::UnimplementedError("stop strings are not supported by this worker");
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 RolloutCore::RolloutCore(const RolloutOptions& options, ModelRunner* runner)
     : options_(options),
@@ -135,6 +135,8 @@ void RolloutCore::StartGroup(GroupState& group) {
     SampleState& sample = group.samples[i];
     sample.paused = false;
     if (sample.finished() || sample.closed) continue;
+    bool stopped = false;
+    sample.watch = WatchOver(group.lease.sampling, sample.tokens, &stopped);
     request.samples.push_back(SampleStart{i, sample.tokens});
   }
   if (request.samples.empty()) return;
@@ -218,7 +220,11 @@ std::vector<LeaseTokens> RolloutCore::Leases() const {
   std::vector<LeaseTokens> leases;
   leases.reserve(groups_.size());
   for (const auto& [id, group] : groups_) {
-    leases.push_back(LeaseTokens{group->lease.lease, group->tokens()});
+    const auto unfinished =
+        std::count_if(group->samples.begin(), group->samples.end(),
+                      [](const SampleState& sample) { return !sample.finished(); });
+    leases.push_back(
+        LeaseTokens{group->lease.lease, group->tokens(), static_cast<int>(unfinished)});
   }
   return leases;
 }
@@ -262,6 +268,7 @@ void RolloutCore::AskForWeights() {
 absl::Status RolloutCore::SwapIfDue() {
   if (!ready_.has_value() || !SwapNeeded() || *ready_ != WantedVersion()) return absl::OkStatus();
   RETURN_IF_ERROR(runner_->SwapWeights(*ready_));
+  if (options_.recompute_cache) engine_.DropCache();
   loaded_ = *ready_;
   weights_valid_ = true;
   ready_.reset();
@@ -348,10 +355,16 @@ absl::StatusOr<bool> RolloutCore::Step(absl::Time now) {
 }
 
 void RolloutCore::OnToken(const EngineOutput& output) {
+  if (IsServed(output.group)) return OnServedToken(output);
   GroupState& group = *Find(output.group);
   SampleState& sample = group.samples[output.sample];
+  if (sample.tokens.empty()) first_tokens_.emplace_back(output.group, output.sample);
   sample.Append(output.token, output.log_prob, loaded_);
   sample.finish = output.finish;
+  if (sample.watch != nullptr && sample.watch->Push(output.token) && !sample.finished()) {
+    sample.finish = FinishReason::kStop;
+    engine_.RemoveSample(output.group, output.sample);
+  }
   if (sample.finished()) QueueGrade(group, output.sample);
   Flush(group, output.sample, /*force=*/false);
   UpdateFlowControl(group, output.sample);
@@ -370,6 +383,14 @@ RolloutStats RolloutCore::stats() const {
   stats.waiting = engine_.waiting();
   stats.grading = static_cast<int>(grades_.size() + grade_backlog_.size());
   stats.chunks_in_flight = chunks_in_flight_;
+  stats.served = static_cast<int>(served_.size());
+  stats.resumed_tokens = resumed_tokens_;
+  for (const auto& [id, group] : groups_) {
+    if (!group->train()) continue;
+    for (const SampleState& sample : group->samples) {
+      stats.unacknowledged_tokens += sample.sent - sample.acked;
+    }
+  }
   stats.blocks_used = engine_.blocks().used_blocks();
   stats.blocks_total = engine_.blocks().blocks();
   stats.generated_tokens = engine_.drawn_tokens();

@@ -41,6 +41,8 @@
 #include "services/rollout/group_state.h"
 #include "services/rollout/model_runner.h"
 #include "services/rollout/rollout_actions.h"
+#include "services/rollout/served_request.h"
+#include "services/rollout/stop_watch.h"
 
 namespace crescendo {
 
@@ -53,6 +55,8 @@ struct RolloutOptions {
   int held_samples_per_slot_max = 8;  // no more leases are asked for above this
   int shown_samples = 0;              // of each group, completions that go along for people
   PolicyVersion loaded;               // what the runner holds at the start: the base is 0
+  bool recompute_cache = false;       // at a swap
+  StopWatchFactory watch_stops;       // empty: leases with stop strings are handed back
 };
 
 // A lease with its prompt as tokens (the adapter renders and tokenises it).
@@ -64,6 +68,7 @@ struct LeasedPrompt {
 struct LeaseTokens {
   LeaseId lease;
   uint64_t tokens = 0;  // held, over all samples of its group
+  int unfinished = 0;   // samples that are still decoded
 };
 
 struct RolloutStats {
@@ -72,6 +77,8 @@ struct RolloutStats {
   int waiting = 0;  // samples that wait for one
   int grading = 0;  // answers without a verdict
   int chunks_in_flight = 0;
+  int served = 0;                      // requests from outside the run
+  uint64_t unacknowledged_tokens = 0;  // sent to the learner, not acknowledged
   int blocks_used = 0;
   int blocks_total = 0;
   uint64_t generated_tokens = 0;
@@ -79,6 +86,7 @@ struct RolloutStats {
   uint64_t preemptions = 0;
   uint64_t completed_groups = 0;
   uint64_t resumes = 0;
+  uint64_t resumed_tokens = 0;  // taken over from the learner
   uint64_t swaps = 0;
 };
 
@@ -116,6 +124,12 @@ class RolloutCore {
   void OnLearnerReset();
   // The stream to the reward service ended.
   void OnRewardReset();
+  // A request from outside the run (the HTTP endpoint): its tokens come as ServedToken actions, in
+  // order, with the weights that are loaded at the time. RESOURCE_EXHAUSTED or INVALID_ARGUMENT:
+  // it does not fit. It shares slots and blocks with the run's groups.
+  absl::Status Serve(ServedRequest request);
+  // Ends a request; does nothing when it has ended.
+  void StopServing(uint64_t request);
   // Takes no more leases; what is not complete at `deadline` is handed back then.
   void Drain(absl::Time deadline);
 
@@ -124,6 +138,10 @@ class RolloutCore {
   absl::StatusOr<bool> Step(absl::Time now);
   // What was asked since the last call, in order.
   std::vector<RolloutAction> TakeActions();
+  // The samples that spoke their first token since the last call.
+  std::vector<std::pair<GroupId, uint32_t>> TakeFirstTokens() {
+    return std::exchange(first_tokens_, {});
+  }
 
   // Leases to renew.
   std::vector<LeaseTokens> Leases() const;
@@ -138,12 +156,24 @@ class RolloutCore {
   // The weights are those of a learner that is still there.
   bool weights_valid() const { return weights_valid_; }
   bool holds(GroupId group) const { return groups_.contains(group); }
+  uint64_t generated_tokens() const { return engine_.drawn_tokens(); }
   // What is held of a group, for tests; nullptr when it is not.
   const GroupState* group(GroupId group) const;
   RolloutStats stats() const;
 
  private:
   using Key = std::pair<GroupId, uint32_t>;
+
+  // rollout_serving.cc: requests from outside the run, stop strings.
+  struct Served {
+    ServedRequest request;
+    std::vector<std::shared_ptr<StopWatch>> watches;  // a sample each, or none
+    int left = 0;                                     // samples that go on
+  };
+  void OnServedToken(const EngineOutput& output);
+  std::shared_ptr<StopWatch> WatchOver(const SamplingParams& sampling,
+                                       absl::Span<const int32_t> tokens, bool* stopped) const;
+  absl::Status CheckLease(const GroupLease& lease) const;
 
   // rollout_core.cc: leases, weights, the step.
   void Admit(LeasedPrompt leased);
@@ -166,7 +196,7 @@ class RolloutCore {
   void AskResume(GroupState& group);
   void RetryResumes(absl::Time now);
   bool Adopt(GroupState& group, PartialSample held);
-  FinishReason FinishOf(const SampleState& sample, int limit) const;
+  FinishReason FinishOf(const GroupState& group, const SampleState& sample) const;
   void OnGroupEnded(GroupState& group);
   void OnRefused(GroupState& group, absl::string_view why);
   void Flush(GroupState& group, uint32_t sample, bool force);
@@ -190,7 +220,9 @@ class RolloutCore {
   absl::flat_hash_set<int32_t> stop_tokens_;
   absl::btree_map<GroupId, std::unique_ptr<GroupState>> groups_;
   absl::flat_hash_map<LeaseId, GroupId> by_lease_;
+  absl::flat_hash_map<GroupId, Served> served_;
   std::vector<RolloutAction> actions_;
+  std::vector<std::pair<GroupId, uint32_t>> first_tokens_;
 
   bool ask_outstanding_ = false;
   int group_samples_seen_ = 1;  // G of the last lease
@@ -214,6 +246,7 @@ class RolloutCore {
   std::optional<absl::Time> drain_deadline_;
   uint64_t completed_groups_ = 0;
   uint64_t resumes_ = 0;
+  uint64_t resumed_tokens_ = 0;
   uint64_t swaps_ = 0;
 };
 

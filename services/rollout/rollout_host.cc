@@ -22,8 +22,8 @@ RolloutHost::RolloutHost(const RolloutOptions& options, const WorkerIdentity& id
                          const PeerAddresses& peers, const Parts& parts)
     : options_(options),
       context_{identity,    peers,         [this](CoreEvent event) { Post(std::move(event)); },
-               parts.clock, parts.metrics, &stop_,
-               parts.log},
+               parts.clock, parts.metrics, parts.trace,
+               &stop_,      parts.log},
       parts_(parts),
       events_(kEvents),
       core_(options, parts.runner) {}
@@ -37,14 +37,17 @@ RolloutHost::~RolloutHost() {
 absl::Status RolloutHost::Start(const std::function<bool()>& stopped) {
   const PeerAddresses& peers = context_.peers;
   std::vector<std::shared_ptr<grpc::Channel>> channels;
-  const std::vector<std::pair<std::string, std::string>> wanted = {
-      {"coordinator", peers.coordinator},
-      {"learner", peers.learner},
-      {"reward service", peers.reward}};
+  struct Wanted {
+    std::string who, address;
+    Role role;
+  };
+  const std::vector<Wanted> wanted = {{"coordinator", peers.coordinator, Role::kCoordinator},
+                                      {"learner", peers.learner, Role::kLearner},
+                                      {"reward service", peers.reward, Role::kReward}};
   const absl::Time deadline = parts_.clock->Now() + peers.connect_timeout;
-  for (const auto& [who, address] : wanted) {
+  for (const auto& [who, address, role] : wanted) {
     ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
-                     MakeChannel(address, who, peers.insecure));
+                     MakeChannel(address, who, peers.transport, {role}));
     const absl::Duration left = std::max(absl::Milliseconds(100), deadline - parts_.clock->Now());
     RETURN_IF_ERROR(AwaitConnected(*channel, who, address, left, stopped));
     channels.push_back(std::move(channel));
@@ -60,7 +63,9 @@ absl::Status RolloutHost::Start(const std::function<bool()>& stopped) {
   experience_ =
       std::make_unique<ExperienceClient>(context_, channels[1], [this] { coordinator_->Kick(); });
   reward_ = std::make_unique<RewardClient>(context_, channels[2], parts_.codec);
-  weights_ = std::make_unique<WeightsClient>(context_, parts_.weight_bytes_max, parts_.stage);
+  weights_ = std::make_unique<WeightsClient>(context_, parts_.weight_bytes_max,
+                                             parts_.relay != nullptr ? parts_.relay : &own_relay_,
+                                             parts_.stage);
   RETURN_IF_ERROR(coordinator_->Join());
   weights_->Start();
   experience_->Start();
@@ -98,6 +103,10 @@ void RolloutHost::RequestDrain(absl::Duration finish_within) {
   Post([deadline](RolloutCore& core) { core.Drain(deadline); });
 }
 
+void RolloutHost::SetServedSink(std::function<void(const ServedToken&)> sink) {
+  Post([this, sink = std::move(sink)](RolloutCore&) { served_sink_ = sink; });
+}
+
 HostStatus RolloutHost::Status() const {
   absl::MutexLock lock(&mutex_);
   return status_;
@@ -117,7 +126,7 @@ void RolloutHost::EngineLoop() {
       event(core_);
     }
     const absl::Time start = parts_.clock->Now();
-    const uint64_t before = core_.stats().generated_tokens;
+    const uint64_t before = core_.generated_tokens();
     const absl::StatusOr<bool> step = core_.Step(start);
     if (!step.ok()) {
       engine_status_ = step.status();
@@ -125,12 +134,17 @@ void RolloutHost::EngineLoop() {
       break;
     }
     worked = *step;
+    for (const auto& [group, sample] : core_.TakeFirstTokens()) {
+      context_.Note({.kind = LifeEvent::kFirstToken,
+                     .group = group.value(),
+                     .sample = static_cast<int32_t>(sample)});
+    }
     DispatchAll();
     const absl::Time end = parts_.clock->Now();
     if (worked) {
       parts_.metrics->decode_step_seconds.Observe(absl::ToDoubleSeconds(end - start));
       parts_.metrics->decode_batch_samples.Observe(
-          static_cast<double>(core_.stats().generated_tokens - before));
+          static_cast<double>(core_.generated_tokens() - before));
     }
     Publish(end, /*force=*/false);
   }
@@ -141,9 +155,29 @@ void RolloutHost::EngineLoop() {
 void RolloutHost::DispatchAll() {
   std::vector<RolloutAction> actions = std::move(deferred_);
   deferred_.clear();
-  for (RolloutAction& action : core_.TakeActions()) actions.push_back(std::move(action));
+  for (RolloutAction& action : core_.TakeActions()) {
+    NoteAction(action);
+    actions.push_back(std::move(action));
+  }
   for (RolloutAction& action : actions) {
     if (!Dispatch(action)) deferred_.push_back(std::move(action));
+  }
+}
+
+void RolloutHost::NoteAction(const RolloutAction& action) const {
+  if (const auto* send = std::get_if<SendChunk>(&action)) {
+    const SampleChunk& chunk = send->chunk;
+    if (chunk.tokens.empty()) return;
+    context_.Note({.kind = LifeEvent::kChunk,
+                   .group = chunk.group.value(),
+                   .sample = static_cast<int32_t>(chunk.sample),
+                   .tokens = static_cast<int64_t>(chunk.tokens.size())});
+  } else if (const auto* grade = std::get_if<RequestGrade>(&action)) {
+    context_.Note({.kind = LifeEvent::kFinished,
+                   .group = grade->group.value(),
+                   .sample = static_cast<int32_t>(grade->sample)});
+  } else if (const auto* complete = std::get_if<CompleteGroup>(&action)) {
+    context_.Note({.kind = LifeEvent::kCompleted, .group = complete->completion.group.value()});
   }
 }
 
@@ -160,6 +194,10 @@ bool RolloutHost::Dispatch(RolloutAction& action) {
   if (auto* grade = std::get_if<RequestGrade>(&action)) return reward_->Grade(std::move(*grade));
   if (auto* complete = std::get_if<CompleteGroup>(&action)) return coordinator_->Report(*complete);
   if (auto* abandon = std::get_if<AbandonLease>(&action)) return coordinator_->Report(*abandon);
+  if (const auto* token = std::get_if<ServedToken>(&action)) {
+    if (served_sink_) served_sink_(*token);
+    return true;
+  }
   weights_->Pull(std::get<PullWeights>(action));
   return true;
 }
@@ -176,12 +214,15 @@ void RolloutHost::Publish(absl::Time now, bool force) {
       grown(stats.generated_tokens, last_stats_.generated_tokens));
   metrics.prefilled_tokens_total.Increment(
       grown(stats.prefilled_tokens, last_stats_.prefilled_tokens));
+  metrics.resumed_tokens_total.Increment(grown(stats.resumed_tokens, last_stats_.resumed_tokens));
   metrics.weight_swaps_total.Increment(grown(stats.swaps, last_stats_.swaps));
   metrics.leased_groups.Set(stats.groups);
   metrics.running_samples.Set(stats.running);
   metrics.waiting_samples.Set(stats.waiting);
   metrics.ungraded_samples.Set(stats.grading);
+  metrics.unacknowledged_tokens.Set(static_cast<double>(stats.unacknowledged_tokens));
   metrics.kv_blocks_used_ratio.Set(static_cast<double>(stats.blocks_used) / stats.blocks_total);
+  PublishMemory(*parts_.runner, metrics);
   metrics.policy_version.Set(static_cast<double>(core_.loaded().value()));
   metrics.draining.Set(core_.draining() ? 1 : 0);
   {

@@ -21,6 +21,7 @@
 #include "services/rollout/prompt_codec.h"
 #include "services/rollout/reward_client.h"
 #include "services/rollout/rollout_core.h"
+#include "services/rollout/weight_relay.h"
 #include "services/rollout/weights_client.h"
 #include "services/rollout/worker_context.h"
 
@@ -40,8 +41,10 @@ class RolloutHost {
     const PromptCodec* codec = nullptr;
     std::function<void(std::unique_ptr<StagedWeights>)> stage;
     uint64_t weight_bytes_max = 0;
+    WeightRelay* relay = nullptr;  // where pulled weights lie for other workers; null: nowhere
     Clock* clock = nullptr;
     RolloutMetrics* metrics = nullptr;
+    LifeTrace* trace = nullptr;  // may be null
     Logger log = NullLogger();
   };
   // What `parts` points to outlives the host.
@@ -56,12 +59,16 @@ class RolloutHost {
   absl::Status Run();
   // Takes no more groups; hands back after `finish_within` what is not finished.
   void RequestDrain(absl::Duration finish_within);
+  // Where the tokens of served requests go, on the core's thread.
+  void SetServedSink(std::function<void(const ServedToken&)> sink);
+  // Runs on the core's thread; dropped once the worker has ended.
+  void Post(CoreEvent event);
   HostStatus Status() const;
 
  private:
-  void Post(CoreEvent event);
   void EngineLoop();
   bool Dispatch(RolloutAction& action);
+  void NoteAction(const RolloutAction& action) const;
   void DispatchAll();
   void Publish(absl::Time now, bool force);
   void OnHeartbeat(const v1::HeartbeatResponse& response);
@@ -69,10 +76,12 @@ class RolloutHost {
   const RolloutOptions options_;
   WorkerContext context_;
   const Parts parts_;
+  WeightRelay own_relay_;  // where parts_ has none
   StopFlag stop_;
   BoundedQueue<CoreEvent> events_;
   RolloutCore core_;  // of the engine's thread
   std::vector<RolloutAction> deferred_;
+  std::function<void(const ServedToken&)> served_sink_;  // of the engine's thread
   absl::Status engine_status_;
 
   std::unique_ptr<CoordinatorClient> coordinator_;

@@ -93,12 +93,16 @@ void RolloutCore::OnResume(uint64_t stream, GroupId id, ResumeReply reply) {
   CompleteIfDone(*group);
 }
 
-FinishReason RolloutCore::FinishOf(const SampleState& sample, int limit) const {
+FinishReason RolloutCore::FinishOf(const GroupState& group, const SampleState& sample) const {
   if (!sample.tokens.empty() && stop_tokens_.contains(sample.tokens.back())) {
     return FinishReason::kStop;
   }
-  return static_cast<int>(sample.tokens.size()) >= limit ? FinishReason::kTruncated
-                                                         : FinishReason::kUnspecified;
+  bool stopped = false;
+  (void)WatchOver(group.lease.sampling, sample.tokens, &stopped);
+  if (stopped) return FinishReason::kStop;
+  return static_cast<int>(sample.tokens.size()) >= group.lease.context_tokens
+             ? FinishReason::kTruncated
+             : FinishReason::kUnspecified;
 }
 
 // Takes over what the learner holds. True when the engine has to start the sample anew.
@@ -114,7 +118,8 @@ bool RolloutCore::Adopt(GroupState& group, PartialSample held) {
     sample.tokens = std::move(held.tokens);
     sample.log_probs = std::move(held.log_probs);
     sample.versions = std::move(held.versions);
-    sample.finish = FinishOf(sample, group.lease.context_tokens);
+    sample.finish = FinishOf(group, sample);
+    resumed_tokens_ += count;
   }
   bool changed = !same;
   if (held.closed) {

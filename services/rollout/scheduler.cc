@@ -59,6 +59,22 @@ void Scheduler::PreemptGroup(SequenceGroup* group) {
   }
 }
 
+void Scheduler::DropCache() {
+  while (!running_.empty()) {
+    Preempt(running_.back());
+    --preemptions_;  // not for want of room
+  }
+  // The oldest first in the queue.
+  for (auto it = groups_.rbegin(); it != groups_.rend(); ++it) {
+    SequenceGroup* group = *it;
+    if (group->blocks.empty() && !group->ready) continue;
+    blocks_->ReleaseAll(group->blocks);
+    group->computed = 0;
+    group->ready = false;
+    if (group->live > 0) QueuePrompt(group, true);
+  }
+}
+
 void Scheduler::Move(Sequence* sample, Sequence::State state) {
   using State = Sequence::State;
   SequenceGroup* group = sample->group;
@@ -273,9 +289,10 @@ void Scheduler::Emit(Sequence* sample, BatchPlan* plan, std::vector<PlannedSeque
     step.draws = 1;
     const SequenceGroup& group = *sample->group;
     const uint32_t position = static_cast<uint32_t>(total - static_cast<int>(group.prompt.size()));
-    plan->draws.push_back(TokenDraw{
-        group.id, sample->sample, position, group.seed,
-        TokenUniform(group.seed, group.id.value(), sample->sample, position), &group.sampling});
+    plan->draws.push_back(
+        TokenDraw{group.draw_id, sample->sample, position, group.seed,
+                  TokenUniform(group.seed, group.draw_id.value(), sample->sample, position),
+                  &group.sampling});
   }
   plan->sequences.push_back(step);
   plan->new_tokens += now;
@@ -297,8 +314,8 @@ void Scheduler::EmitPrompt(SequenceGroup* group, BatchPlan* plan,
       if (sample->state != Sequence::State::kFirst) continue;
       ++step.draws;
       plan->draws.push_back(TokenDraw{
-          group->id, sample->sample, 0, group->seed,
-          TokenUniform(group->seed, group->id.value(), sample->sample, 0), &group->sampling});
+          group->draw_id, sample->sample, 0, group->seed,
+          TokenUniform(group->seed, group->draw_id.value(), sample->sample, 0), &group->sampling});
     }
   }
   plan->sequences.push_back(step);

@@ -57,6 +57,8 @@ class Scheduler {
   // After the step: counts its tokens as computed. Call it before the draws go to the samples.
   void Commit(const std::vector<PlannedSequence>& planned);
 
+  // All cached tokens are forgotten; samples in slots wait for their turn to be computed anew.
+  void DropCache();
   int running() const { return static_cast<int>(running_.size()); }
   int waiting() const { return waiting_; }
   uint64_t preemptions() const { return preemptions_; }

@@ -37,6 +37,7 @@ struct Sequence {
 // starts shares the full blocks and copies the last, partly filled one.
 struct SequenceGroup {
   GroupId id;
+  GroupId draw_id;  // whose draws these are: `id` but for requests that share a seed
   uint64_t seed = 0;
   SamplingParams sampling;
   int limit = 0;  // completion tokens

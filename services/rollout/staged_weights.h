@@ -3,6 +3,7 @@
 #define CRESCENDO_SERVICES_ROLLOUT_STAGED_WEIGHTS_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -18,12 +19,12 @@ struct StagedTensor {
   uint64_t bytes = 0;
 };
 
-// Invariant: each tensor lies within `bytes`, and all chunks of `bytes` had their checksum.
+// Invariant: each tensor lies within `bytes` (never null), and all chunks of it had their checksum.
 struct StagedWeights {
   PolicyVersion version;
   std::string learner_incarnation;
   std::vector<StagedTensor> tensors;
-  std::string bytes;
+  std::shared_ptr<const std::string> bytes;  // shared with the worker's relay
 };
 
 }  // namespace crescendo

@@ -96,6 +96,16 @@ absl::Status TorchModelRunner::RunGuarded(const BatchPlan& plan, absl::Span<Draw
   return absl::OkStatus();
 }
 
+ModelMemory TorchModelRunner::Memory() const {
+  ModelMemory memory;
+  memory.weights = model_->weight_bytes();
+  memory.cache = cache_->bytes();
+  memory.scratch = model_->scratch_bytes() + attention_.scratch_bytes();
+  absl::MutexLock lock(&mutex_);
+  if (staged_ != nullptr) memory.staged = static_cast<int64_t>(staged_->bytes->size());
+  return memory;
+}
+
 void TorchModelRunner::Stage(std::unique_ptr<StagedWeights> weights) {
   absl::MutexLock lock(&mutex_);
   staged_ = std::move(weights);
@@ -118,7 +128,7 @@ absl::Status TorchModelRunner::SwapWeights(PolicyVersion version) {
   for (const StagedTensor& tensor : weights->tensors) {
     tensors.push_back(
         TensorBytes{tensor.name, tensor.dtype, tensor.shape,
-                    absl::string_view(weights->bytes).substr(tensor.offset, tensor.bytes)});
+                    absl::string_view(*weights->bytes).substr(tensor.offset, tensor.bytes)});
   }
   return Annotate(model_->LoadState(tensors), absl::StrCat("swap to version ", version.value()));
 }

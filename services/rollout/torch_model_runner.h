@@ -46,6 +46,7 @@ class TorchModelRunner : public ModelRunner {
   // NOT_FOUND when another version (or none) is staged; INVALID_ARGUMENT names the tensor that does
   // not fit the model. The staged bytes are freed.
   absl::Status SwapWeights(PolicyVersion version) override;
+  ModelMemory Memory() const override;
 
   // Replaces what was staged before.
   void Stage(std::unique_ptr<StagedWeights> weights);
@@ -75,7 +76,7 @@ class TorchModelRunner : public ModelRunner {
   std::vector<double> uniforms_;
   std::vector<SampledToken> sampled_;
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::unique_ptr<StagedWeights> staged_ ABSL_GUARDED_BY(mutex_);
 };
 

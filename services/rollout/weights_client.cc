@@ -1,24 +1,31 @@
 #include "services/rollout/weights_client.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/base/crc32c.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/os/posix_env.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/deadline.h"
+#include "services/rollout/chunk_stream.h"
 
 namespace crescendo {
 namespace {
 
-constexpr int kRounds = 4;          // passes over the missing chunks of one manifest, at one source
+constexpr int kRounds = 4;          // streams for what is missing of one manifest, at one source
 constexpr size_t kSourcesMax = 16;  // addresses that are kept
-// A chunk stream's deadline: what a slow link (1 MB/s) needs, and the plain deadline.
+// What a slow link needs for a chunk or a version, on top of the plain deadline.
 constexpr double kBytesPerSecondMin = 1e6;
+// A source that has shown how fast it is.
+constexpr double kGapsLate = 8;
+constexpr absl::Duration kLateMin = absl::Seconds(2);
+constexpr absl::Duration kLook = absl::Milliseconds(100);  // whether the version is still wanted
+
+absl::Duration SlowLink(uint64_t bytes) {
+  return absl::Seconds(static_cast<double>(bytes) / kBytesPerSecondMin);
+}
 
 }  // namespace
 
@@ -56,10 +63,11 @@ absl::Status CheckManifest(const v1::WeightManifest& manifest, PolicyVersion ver
   return absl::OkStatus();
 }
 
-WeightsClient::WeightsClient(const WorkerContext& context, uint64_t bytes_max,
+WeightsClient::WeightsClient(const WorkerContext& context, uint64_t bytes_max, WeightRelay* relay,
                              std::function<void(std::unique_ptr<StagedWeights>)> stage)
     : context_(context),
       bytes_max_(bytes_max),
+      relay_(relay),
       stage_(std::move(stage)),
       watch_("weights", context.clock, context.log, &context.metrics->learner_failures_total) {}
 
@@ -124,33 +132,21 @@ void WeightsClient::Loop() {
 void WeightsClient::PullUntilDone(PolicyVersion version) {
   const absl::Time start = context_.clock->Now();
   while (!Superseded(version)) {
-    absl::Status failure;
-    for (const std::string& address : Sources()) {
-      absl::StatusOr<std::unique_ptr<StagedWeights>> weights = PullFrom(address, version);
-      if (weights.ok()) {
-        watch_.Ok();
-        const absl::Duration took = context_.clock->Now() - start;
-        context_.metrics->weight_pull_seconds.Observe(absl::ToDoubleSeconds(took));
-        context_.metrics->weight_bytes_total.Increment(
-            static_cast<double>((*weights)->bytes.size()));
-        const std::string incarnation = (*weights)->learner_incarnation;
-        stage_(*std::move(weights));
-        context_.post([version, incarnation](RolloutCore& core) {
-          core.OnWeightsReady(version, incarnation);
-        });
-        return;
-      }
-      // Of several failures the one that is not "not held" is the one to wait out.
-      if (failure.ok() || failure.code() == absl::StatusCode::kNotFound) failure = weights.status();
-      if (Superseded(version)) return;
+    const absl::Status status = PullVersion(version);
+    if (status.ok()) {
+      watch_.Ok();
+      const absl::Duration took = context_.clock->Now() - start;
+      context_.metrics->weight_pull_seconds.Observe(absl::ToDoubleSeconds(took));
+      return;
     }
-    if (failure.code() == absl::StatusCode::kNotFound) {
-      context_.post([version, reason = std::string(failure.message())](RolloutCore& core) {
+    if (Superseded(version)) return;
+    if (status.code() == absl::StatusCode::kNotFound) {
+      context_.post([version, reason = std::string(status.message())](RolloutCore& core) {
         core.OnWeightsUnavailable(version, reason);
       });
       return;
     }
-    const absl::Duration wait = watch_.Failed(absl::StrCat("version ", version.value()), failure);
+    const absl::Duration wait = watch_.Failed(absl::StrCat("version ", version.value()), status);
     if (context_.stop->WaitFor(wait)) return;
   }
 }
@@ -160,12 +156,13 @@ absl::StatusOr<v1::WeightsService::Stub*> WeightsClient::StubOf(const std::strin
   if (it != stubs_.end()) return it->second.get();
   if (stubs_.size() >= 4 * kSourcesMax) stubs_.clear();  // peers that came and went
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel,
-                   MakeChannel(address, "weight source", context_.peers.insecure));
+                   MakeChannel(address, "weight source", context_.peers.transport,
+                               {Role::kLearner, Role::kRollout}));
   return (stubs_[address] = v1::WeightsService::NewStub(channel)).get();
 }
 
-absl::StatusOr<std::unique_ptr<StagedWeights>> WeightsClient::PullFrom(const std::string& address,
-                                                                       PolicyVersion version) {
+absl::StatusOr<v1::WeightManifest> WeightsClient::ManifestOf(const std::string& address,
+                                                             PolicyVersion version) {
   ASSIGN_OR_RETURN(v1::WeightsService::Stub * stub, StubOf(address));
   v1::GetManifestRequest request;
   request.set_version(version.value());
@@ -176,68 +173,132 @@ absl::StatusOr<std::unique_ptr<StagedWeights>> WeightsClient::PullFrom(const std
                          return stub->GetManifest(context, request, &manifest);
                        }));
   RETURN_IF_ERROR(Annotate(CheckManifest(manifest, version, bytes_max_), address));
-  auto weights = std::make_unique<StagedWeights>();
-  weights->version = version;
-  weights->learner_incarnation = manifest.learner_incarnation();
-  for (const v1::WeightTensor& tensor : manifest.tensors()) {
-    weights->tensors.push_back(StagedTensor{tensor.name(),
-                                            tensor.dtype(),
-                                            {tensor.shape().begin(), tensor.shape().end()},
-                                            tensor.offset(),
-                                            tensor.bytes()});
+  return manifest;
+}
+
+// The learner's, or of whoever has one. NOT_FOUND: all answered that they have none.
+absl::StatusOr<v1::WeightManifest> WeightsClient::GetManifest(PolicyVersion version) {
+  std::vector<std::string> sources = Sources();
+  std::reverse(sources.begin(), sources.end());
+  absl::Status failure;
+  for (const std::string& address : sources) {
+    absl::StatusOr<v1::WeightManifest> manifest = ManifestOf(address, version);
+    if (manifest.ok()) return manifest;
+    // Of several failures the one that is not "not held" is the one to wait out.
+    if (failure.ok() || failure.code() == absl::StatusCode::kNotFound) failure = manifest.status();
+    if (Superseded(version)) break;
   }
-  weights->bytes.resize(manifest.total_bytes());
-  std::vector<bool> have(manifest.chunk_crc32c_size(), false);
+  return failure;
+}
+
+absl::Status WeightsClient::PullVersion(PolicyVersion version) {
+  ASSIGN_OR_RETURN(const v1::WeightManifest manifest, GetManifest(version));
+  const std::shared_ptr<RelayedVersion> weights = relay_->Begin(manifest);
   absl::Status status;
-  for (int round = 0; round < kRounds; ++round) {
-    if (Superseded(version)) return absl::CancelledError("another version is wanted");
-    status = PullMissing(stub, address, manifest, &have, weights.get());
-    if (status.code() == absl::StatusCode::kNotFound) return status;
-    if (std::find(have.begin(), have.end(), false) == have.end()) return weights;
+  for (const std::string& address : Sources()) {
+    if (weights->Whole() || Superseded(version)) break;
+    status = PullFrom(address, weights.get());
+    if (!status.ok() && !weights->Whole() && !Superseded(version)) {
+      context_.metrics->weight_source_failures_total.Increment();
+      context_.log.Warn("weight source failed, the next one is asked",
+                        {{"from", address}, {"version", version.value()}, {"status", status}});
+    }
   }
+  if (Superseded(version)) {
+    if (!weights->Whole()) weights->GiveUp();
+    return absl::CancelledError("another version is wanted");
+  }
+  if (!weights->Whole()) return status;
+  HandOn(*weights);
+  return absl::OkStatus();
+}
+
+void WeightsClient::HandOn(const RelayedVersion& weights) {
+  auto staged = std::make_unique<StagedWeights>();
+  const PolicyVersion version(weights.manifest().version());
+  const std::string incarnation = weights.manifest().learner_incarnation();
+  staged->version = version;
+  staged->learner_incarnation = incarnation;
+  for (const v1::WeightTensor& tensor : weights.manifest().tensors()) {
+    staged->tensors.push_back(StagedTensor{tensor.name(),
+                                           tensor.dtype(),
+                                           {tensor.shape().begin(), tensor.shape().end()},
+                                           tensor.offset(),
+                                           tensor.bytes()});
+  }
+  staged->bytes = weights.bytes();
+  context_.metrics->weight_bytes_total.Increment(static_cast<double>(staged->bytes->size()));
+  stage_(std::move(staged));
+  context_.post(
+      [version, incarnation](RolloutCore& core) { core.OnWeightsReady(version, incarnation); });
+}
+
+absl::Status WeightsClient::PullFrom(const std::string& address, RelayedVersion* weights) {
+  if (address == context_.identity.address) {
+    return absl::NotFoundError(absl::StrCat(address, " is this worker itself"));
+  }
+  ASSIGN_OR_RETURN(v1::WeightsService::Stub * stub, StubOf(address));
+  const PolicyVersion version(weights->manifest().version());
+  absl::Status status;
+  for (int round = 0; round < kRounds && !weights->Whole(); ++round) {
+    if (Superseded(version)) return absl::CancelledError("another version is wanted");
+    const uint32_t missing = weights->FirstMissing().first;
+    status = PullRun(stub, address, weights);
+    // A source that is gone or late is not asked again; one that sent something may go on.
+    if (!status.ok() && weights->FirstMissing().first == missing) break;
+  }
+  if (weights->Whole()) return absl::OkStatus();
   if (status.ok()) status = absl::DataLossError("chunks are missing or broken after all tries");
   return Annotate(status, absl::StrCat(address, ", version ", version.value()));
 }
 
-absl::Status WeightsClient::PullMissing(v1::WeightsService::Stub* stub, const std::string& address,
-                                        const v1::WeightManifest& manifest, std::vector<bool>* have,
-                                        StagedWeights* weights) {
-  const auto first = std::find(have->begin(), have->end(), false);
-  const auto end = std::find(first, have->end(), true);
+// One stream for the first run of chunks that are missing.
+absl::Status WeightsClient::PullRun(v1::WeightsService::Stub* stub, const std::string& address,
+                                    RelayedVersion* weights) {
+  const v1::WeightManifest& manifest = weights->manifest();
+  const PolicyVersion version(manifest.version());
+  const auto [begin, end] = weights->FirstMissing();
   v1::PullChunksRequest request;
   request.set_version(manifest.version());
-  request.set_first_chunk(static_cast<uint32_t>(first - have->begin()));
-  request.set_chunks(static_cast<uint32_t>(end - first));
-  grpc::ClientContext context;
-  const absl::Duration timeout =
-      context_.peers.rpc_timeout +
-      absl::Seconds(static_cast<double>(manifest.total_bytes()) / kBytesPerSecondMin);
+  request.set_first_chunk(begin);
+  request.set_chunks(end - begin);
+  request.set_learner_incarnation(manifest.learner_incarnation());
+  const absl::Duration plain = context_.peers.rpc_timeout;
+  const absl::Duration slow = plain + SlowLink(manifest.chunk_bytes());
   const absl::Time start = RealNow();
-  context.set_deadline(absl::ToChronoTime(start + timeout));
-  const auto reader = stub->PullChunks(&context, request);
+  ChunkStream stream(stub, request, start + plain + SlowLink(manifest.total_bytes()));
+  absl::Time sign = start, data = start;  // when the source last said something, or sent a chunk
+  absl::Duration longest_gap;
   v1::WeightChunk chunk;
-  while (reader->Read(&chunk)) {
-    const uint64_t index = chunk.index();
-    if (index < have->size()) {
-      const uint64_t offset = index * manifest.chunk_bytes();
-      const uint64_t size =
-          std::min<uint64_t>(manifest.chunk_bytes(), manifest.total_bytes() - offset);
-      const uint32_t expected = manifest.chunk_crc32c(static_cast<int>(index));
-      if (chunk.version() == manifest.version() && chunk.data().size() == size &&
-          Crc32c(chunk.data()) == expected) {
-        std::memcpy(weights->bytes.data() + offset, chunk.data().data(), size);
-        (*have)[index] = true;
-      } else {
-        context_.metrics->weight_chunks_refused_total.Increment();
-        context_.log.Warn("weight chunk refused, asked for again",
-                          {{"from", address}, {"chunk", index}, {"version", manifest.version()}});
+  while (true) {
+    const ChunkStream::Next next = stream.Read(&chunk, kLook);
+    if (Superseded(version)) return absl::CancelledError("another version is wanted");
+    const absl::Time now = RealNow();
+    if (next == ChunkStream::Next::kEnd) break;
+    if (next == ChunkStream::Next::kLate) {
+      const absl::Duration known = std::max(kLateMin, longest_gap * kGapsLate);
+      const absl::Duration silence =
+          longest_gap > absl::ZeroDuration() ? std::min(known, slow) : slow;
+      if (now - sign > silence || now - data > 2 * slow) {
+        return absl::DeadlineExceededError(
+            absl::StrCat(address, ": no chunk ", weights->FirstMissing().first, " for ",
+                         absl::FormatDuration(absl::Trunc(now - data, absl::Milliseconds(1)))));
       }
+      continue;
     }
-    if (Superseded(weights->version)) context.TryCancel();
+    sign = now;
+    if (chunk.data().empty()) continue;  // it waits for the chunk itself
+    longest_gap = std::max(longest_gap, now - data);
+    data = now;
+    if (chunk.version() != manifest.version() || !weights->Put(chunk.index(), chunk.data())) {
+      context_.metrics->weight_chunks_refused_total.Increment();
+      context_.log.Warn(
+          "weight chunk refused, asked for again",
+          {{"from", address}, {"chunk", chunk.index()}, {"version", manifest.version()}});
+    }
   }
-  const grpc::Status status = reader->Finish();
-  if (status.ok()) return absl::OkStatus();
-  return DescribeFailure(status, absl::StrCat(address, " for chunks"), RealNow() - start);
+  if (stream.status().ok()) return absl::OkStatus();
+  return DescribeFailure(stream.status(), absl::StrCat(address, " for chunks"), RealNow() - start);
 }
 
 }  // namespace crescendo

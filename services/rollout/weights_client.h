@@ -1,6 +1,12 @@
-// Policy versions, pulled in verified chunks from whoever holds them: a manifest, then its chunks,
-// the CRC-32C of each checked against the manifest; what is wrong, late or missing is asked for
-// again, at the next source. A version is handed on whole or not at all.
+// Policy versions, pulled in verified chunks from whoever holds them. The manifest is the learner's
+// (of another source only when the learner has none); the chunks come from the sources in turn, the
+// learner last, each into the relay as soon as its CRC-32C is that of the manifest. A source whose
+// chunk is wrong, missing or late is left for the next one; what has arrived stays. A version is
+// handed on whole or not at all.
+//
+// A chunk is late when its source gave no sign for longer than a slow link needs, or, once chunks
+// have come from it, for eight times the longest gap between two of them. A source that itself
+// waits says so, and is given the time of a slow link.
 //
 // Thread-safe. Results go to the core as events.
 #ifndef CRESCENDO_SERVICES_ROLLOUT_WEIGHTS_CLIENT_H_
@@ -23,6 +29,7 @@
 #include "services/rollout/peer_watch.h"
 #include "services/rollout/rollout_actions.h"
 #include "services/rollout/staged_weights.h"
+#include "services/rollout/weight_relay.h"
 #include "services/rollout/worker_context.h"
 
 namespace crescendo {
@@ -35,8 +42,8 @@ absl::Status CheckManifest(const v1::WeightManifest& manifest, PolicyVersion ver
 class WeightsClient {
  public:
   // `stage` takes a whole version; it is called before OnWeightsReady is posted. `bytes_max` bounds
-  // a version.
-  WeightsClient(const WorkerContext& context, uint64_t bytes_max,
+  // a version. What is pulled lies in `relay`, which outlives the client.
+  WeightsClient(const WorkerContext& context, uint64_t bytes_max, WeightRelay* relay,
                 std::function<void(std::unique_ptr<StagedWeights>)> stage);
   ~WeightsClient();
   void Start();
@@ -54,14 +61,17 @@ class WeightsClient {
   bool Superseded(PolicyVersion version) const;
   std::vector<std::string> Sources() const;
   absl::StatusOr<v1::WeightsService::Stub*> StubOf(const std::string& address);
-  absl::StatusOr<std::unique_ptr<StagedWeights>> PullFrom(const std::string& address,
-                                                          PolicyVersion version);
-  absl::Status PullMissing(v1::WeightsService::Stub* stub, const std::string& address,
-                           const v1::WeightManifest& manifest, std::vector<bool>* have,
-                           StagedWeights* weights);
+  absl::StatusOr<v1::WeightManifest> GetManifest(PolicyVersion version);
+  absl::StatusOr<v1::WeightManifest> ManifestOf(const std::string& address, PolicyVersion version);
+  absl::Status PullVersion(PolicyVersion version);
+  absl::Status PullFrom(const std::string& address, RelayedVersion* weights);
+  absl::Status PullRun(v1::WeightsService::Stub* stub, const std::string& address,
+                       RelayedVersion* weights);
+  void HandOn(const RelayedVersion& weights);
 
   const WorkerContext context_;
   const uint64_t bytes_max_;
+  WeightRelay* const relay_;
   const std::function<void(std::unique_ptr<StagedWeights>)> stage_;
   PeerWatch watch_;
   mutable absl::Mutex mutex_;

@@ -6,11 +6,14 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/metrics/life_trace.h"
 #include "common/metrics/rollout_metrics.h"
 #include "common/os/log.h"
+#include "common/rpc/transport.h"
 #include "services/rollout/peer_watch.h"
 #include "services/rollout/rollout_core.h"
 
@@ -21,13 +24,14 @@ struct WorkerIdentity {
   std::string address;      // of this worker's gRPC server
   std::string incarnation;  // random per process
   int slots = 0;
+  Resources resources = {};  // that the process holds, for the cost meter
 };
 
 struct PeerAddresses {
   std::string coordinator;
   std::string learner;
   std::string reward;
-  bool insecure = false;
+  Transport transport = {};
   absl::Duration connect_timeout = absl::Seconds(30);
   absl::Duration rpc_timeout = absl::Seconds(10);
   absl::Duration heartbeat = absl::Milliseconds(500);
@@ -45,9 +49,17 @@ struct WorkerContext {
   PostEvent post;
   Clock* clock = nullptr;
   RolloutMetrics* metrics = nullptr;
+  LifeTrace* trace = nullptr;  // null: nothing is noted
   const StopFlag* stop = nullptr;
   Logger log;
+
+  void Note(LifeMoment moment) const {
+    if (trace != nullptr) trace->Note(std::move(moment));
+  }
 };
+
+// What the model holds now, as metrics.
+void PublishMemory(const ModelRunner& runner, RolloutMetrics& metrics);
 
 }  // namespace crescendo
 

@@ -1,8 +1,9 @@
 // Benches of the rollout engine; each prints one JSON line.
-//   rollout_bench demo [THREADS [MODEL]]  decode speed of a policy at 256 sequences, with where the
-//   time goes rollout_bench scheduler        cost of planning a step of 256 sequences, slots busy
-//   with a long tail rollout_bench prefix           prefill work and KV blocks of one 512-token
-//   prompt, G = 16
+//   rollout_bench demo [THREADS [MODEL]]           decode speed of a policy at 256 sequences, with
+//                                                  where the time goes
+//   rollout_bench deterministic [THREADS [MODEL]]  the same with policy.deterministic, against it
+//   rollout_bench scheduler    cost of planning a step of 256 sequences, slots busy with a long
+//   tail rollout_bench prefix       prefill work and KV blocks of one 512-token prompt, G = 16
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
@@ -19,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/rng.h"
+#include "common/base/status_macros.h"
 #include "common/model/policy_model.h"
 #include "common/model/torch_guard.h"
 #include "common/os/posix_env.h"
@@ -100,16 +102,23 @@ ModelConfig DemoConfig() {
   return config;
 }
 
-int Demo(const std::string& path, int threads) {
+struct DecodeSpeed {
+  double tokens_per_second = 0;
+  double model_share = 0;
+  double step_us = 0;
+};
+
+// 256 samples of 144 tokens, in 32 groups; the first steps are not counted.
+absl::StatusOr<DecodeSpeed> Decode(const std::string& path, int threads, bool deterministic) {
   std::unique_ptr<FileSystem> files = MakePosixFileSystem();
   SetComputeThreads(threads);
-  auto model = path.empty() ? PolicyModel::Init(DemoConfig(), 1) : PolicyModel::Load(*files, path);
-  if (!model.ok()) return Fail(model.status());
+  const LoadOptions load{.deterministic = deterministic};
+  ASSIGN_OR_RETURN(auto model, path.empty() ? PolicyModel::Init(DemoConfig(), 1, load)
+                                            : PolicyModel::Load(*files, path, load));
   TorchRunnerOptions options;
   options.threads = threads;
-  auto torch = TorchModelRunner::Create(*std::move(model), options);
-  if (!torch.ok()) return Fail(torch.status());
-  TimedRunner timed(torch->get());
+  ASSIGN_OR_RETURN(auto torch, TorchModelRunner::Create(std::move(model), options));
+  TimedRunner timed(torch.get());
   EngineOptions engine_options;  // no stop token: all samples run to the limit
   Engine engine(engine_options, &timed);
   for (uint64_t id = 0; id < 32; ++id) engine.AddGroup(Request(id, 8, 16, 144));
@@ -118,7 +127,7 @@ int Demo(const std::string& path, int threads) {
   uint64_t drawn_before = 0;
   int64_t steps = 0;
   do {
-    if (auto outputs = engine.Step(); !outputs.ok()) return Fail(outputs.status());
+    RETURN_IF_ERROR(engine.Step().status());
     if (++steps == 8) {  // warm
       start = absl::Now();
       model_before = timed.seconds();
@@ -127,11 +136,35 @@ int Demo(const std::string& path, int threads) {
   } while (engine.worked());
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
   const double tokens = static_cast<double>(engine.drawn_tokens() - drawn_before);
+  return DecodeSpeed{tokens / seconds, (timed.seconds() - model_before) / seconds,
+                     seconds / (tokens / 256) * 1e6};
+}
+
+int Demo(const std::string& path, int threads) {
+  const auto speed = Decode(path, threads, /*deterministic=*/false);
+  if (!speed.ok()) return Fail(speed.status());
   std::printf(
       "{\"bench\":\"rollout_demo\",\"tokens_per_second\":%.0f,\"sequences\":256,\"threads\":%d,"
       "\"model_share\":%.3f,\"step_us\":%.0f}\n",
-      tokens / seconds, threads, (timed.seconds() - model_before) / seconds,
-      seconds / (tokens / 256) * 1e6);
+      speed->tokens_per_second, threads, speed->model_share, speed->step_us);
+  return 0;
+}
+
+// What policy.deterministic costs: the best of three turns each, one after the other, so that a
+// busy machine treats both alike.
+int Deterministic(const std::string& path, int threads) {
+  double best[2] = {0, 0};
+  for (int turn = 0; turn < 3; ++turn) {
+    for (const bool deterministic : {false, true}) {
+      const auto speed = Decode(path, threads, deterministic);
+      if (!speed.ok()) return Fail(speed.status());
+      best[deterministic] = std::max(best[deterministic], speed->tokens_per_second);
+    }
+  }
+  std::printf(
+      "{\"bench\":\"rollout_deterministic\",\"slowdown\":%.2f,\"tokens_per_second\":%.0f,"
+      "\"deterministic_tokens_per_second\":%.0f,\"sequences\":256,\"threads\":%d}\n",
+      best[0] / best[1], best[0], best[1], threads);
   return 0;
 }
 
@@ -276,12 +309,15 @@ int Main(int argc, char** argv) {
   if (mode == "demo") {
     return Demo(argc > 3 ? argv[3] : "", argc > 2 ? std::atoi(argv[2]) : 2);
   }
+  if (mode == "deterministic") {
+    return Deterministic(argc > 3 ? argv[3] : "", argc > 2 ? std::atoi(argv[2]) : 2);
+  }
   if (mode == "scheduler") return SchedulerBench();
   if (mode == "prefix") return Prefix();
   if (mode == "parity" && argc > 2) return Parity(argv[2], argc > 3 ? std::atoi(argv[3]) : 256);
-  std::fprintf(
-      stderr,
-      "usage: rollout_bench demo [THREADS] [MODEL] | scheduler | prefix | parity MODEL [GROUPS]\n");
+  std::fprintf(stderr,
+               "usage: rollout_bench demo [THREADS] [MODEL] | deterministic [THREADS] [MODEL] | "
+               "scheduler | prefix | parity MODEL [GROUPS]\n");
   return 2;
 }
 

@@ -25,7 +25,7 @@ CoordinatorOptions RunOf(const ClusterOptions& options) {
   run.curriculum.max_steps = {3, 3};
   run.curriculum.length_window = 1;
   run.curriculum.truncation_rule = false;
-  run.evaluation = {"held-out", 2, {}, 64, 3};
+  run.evaluations = {{"held-out", 3, 2, {}, 64, 3}, {"other", 1, 3, {}, 40, 0}};
   for (int i = 0; i < 11; ++i) {
     run.problems.push_back({absl::StrCat("p", i), absl::StrCat("problem ", i), {"math", {"7"}}});
   }
@@ -36,6 +36,7 @@ CoordinatorOptions RunOf(const ClusterOptions& options) {
   run.heartbeat = absl::Milliseconds(100);
   run.lease = absl::Milliseconds(600);
   run.awaited_after = absl::Seconds(1);
+  run.second_leases = options.second_leases;
   return run;
 }
 
@@ -79,6 +80,8 @@ class Cluster {
     } else {
       healed_ = true;
     }
+    experiment_.knobs.worker_speed[0] = options_.slow_worker;
+    if (options_.failing_worker) FailAgain();
     ClusterResult result;
     while (experiment_.violation.empty() && !experiment_.finished) {
       if (!world_.Step() || ++result.events > kEventsMax ||
@@ -93,6 +96,8 @@ class Cluster {
     result.violation = experiment_.violation;
     result.batches = experiment_.final_batches;
     result.faults = faults_;
+    result.second_leases = experiment_.second_leases;
+    result.quarantines = experiment_.quarantines;
     result.simulated = world_.Now() - begin;
     return result;
   }
@@ -139,6 +144,10 @@ class Cluster {
       return;
     }
     const ProcessId a = AnyProcess();
+    if (world_.Chance(0.2)) {  // its clock steps
+      world_.SetClockOffset(a, world_.Between(absl::Seconds(-5), absl::Seconds(5)));
+      return;
+    }
     const ProcessId b = AnyProcess();
     if (a == b) return;
     world_.Partition(a, b);
@@ -154,6 +163,14 @@ class Cluster {
                         [this, process] {
                           if (process != gone_) world_.Start(process);
                         });
+  }
+
+  void FailAgain() {
+    world_.AfterInWorld(absl::Milliseconds(40), [this] {
+      world_.Crash(experiment_.workers[0]);
+      world_.Start(experiment_.workers[0]);
+      FailAgain();
+    });
   }
 
   void HealEverything() {
@@ -198,14 +215,17 @@ class Cluster {
         return;
       }
     }
-    for (const auto& [step, row] : journal.evaluations) {
-      if (row.problems !=
-          static_cast<int>(experiment_.knobs.coordinator.evaluation_problems.size())) {
-        experiment_.Violate(absl::StrCat("the evaluation at ", step, " misses problems"));
+    for (const auto& [entry, row] : journal.evaluations) {
+      const size_t set = SetOfEntry(entry);
+      if (row.problems != experiment_.knobs.coordinator.evaluations[set].problems) {
+        experiment_.Violate(absl::StrCat("the evaluation at ", row.step, " misses problems"));
       }
     }
-    if (!journal.evaluations.contains(0) || !journal.evaluations.contains(options_.steps)) {
-      experiment_.Violate("the evaluation of the base or of the end is missing");
+    for (const size_t set : {0, 1}) {
+      if (!journal.evaluations.contains(EvaluationEntry(0, set)) ||
+          !journal.evaluations.contains(EvaluationEntry(options_.steps, set))) {
+        experiment_.Violate("the evaluation of the base or of the end is missing");
+      }
     }
   }
 

@@ -19,6 +19,9 @@ struct ClusterOptions {
   int workers = 3;
   int checkpoint_every = 1;
   bool faults = true;
+  double slow_worker = 1;  // speed of the first worker
+  bool second_leases = true;
+  bool failing_worker = false;  // the first worker dies again and again
   BrokenRule broken = BrokenRule::kNone;
 };
 
@@ -27,6 +30,8 @@ struct ClusterResult {
   std::map<int64_t, TrainedBatch> batches;
   int64_t events = 0;
   int faults = 0;
+  uint64_t second_leases = 0;
+  uint64_t quarantines = 0;
   absl::Duration simulated;
 };
 

@@ -60,10 +60,19 @@ void SimCoordinator::ServeParked() {
 void SimCoordinator::TickLater() {
   experiment_->world->After(experiment_->coordinator, kTick, [this] {
     state_->Tick(Now());
+    CountUp();
     Commit();
     ServeParked();
     TickLater();
   });
+}
+
+// What the test wants to have seen, over all lives of the coordinator.
+void SimCoordinator::CountUp() {
+  const CoordinatorCounters& counters = state_->counters();
+  experiment_->second_leases += counters.second_leases - counted_.second_leases;
+  experiment_->quarantines += counters.quarantines - counted_.quarantines;
+  counted_ = counters;
 }
 
 void SimCoordinator::Join(const JoinEvent& event, Answer<JoinReply> answer) {

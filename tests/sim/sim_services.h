@@ -68,7 +68,9 @@ struct Experiment {
   ProcessId learner = -1;
   ProcessId reward = -1;
   std::vector<ProcessId> workers;
-  bool finished = false;                          // the coordinator said so to the learner
+  bool finished = false;       // the coordinator said so to the learner
+  uint64_t second_leases = 0;  // granted, over all lives of the coordinator
+  uint64_t quarantines = 0;
   std::map<int64_t, TrainedBatch> final_batches;  // of the learner that finished
 
   void Violate(const std::string& what) {
@@ -105,9 +107,11 @@ class SimCoordinator {
   bool Commit();
   void ServeParked();
   void TickLater();
+  void CountUp();
 
   Experiment* experiment_;
   std::unique_ptr<CoordinatorState> state_;
+  CoordinatorCounters counted_;
   std::vector<Parked> parked_;
   bool dying_ = false;  // crashes at once; nothing more is written or answered
 };
@@ -168,6 +172,7 @@ class SimWorker {
   void Do(const CompleteGroup& action);
   void Do(const AbandonLease& action);
   void Do(const PullWeights& action);
+  void Do(const ServedToken&) {}  // nothing is served here
   // A higher stream number makes void what belongs to lower ones; false for a lower one.
   bool AdvanceTo(uint64_t number);
   bool EnsureLearnerStream();
@@ -179,6 +184,7 @@ class SimWorker {
   std::unique_ptr<RolloutCore> core_;
   bool joined_ = false;
   uint64_t stream_number_ = 0;
+  uint64_t told_tokens_ = 0;
   std::shared_ptr<SimWorld::Stream> learner_stream_;
   std::shared_ptr<SimWorld::Stream> reward_stream_;
   bool reward_reset_pending_ = false;

@@ -45,6 +45,7 @@ TEST_CASE("Through any faults each group ends exactly once and nothing too stale
   // faults.
   std::map<uint64_t, std::map<int64_t, TrainedBatch>> expected;
   int64_t faults = 0;
+  uint64_t second_leases = 0;
   for (int seed = only >= 0 ? only : 0; seed < (only >= 0 ? only + 1 : seeds); ++seed) {
     const ClusterOptions options = Scenario(seed);
     const ClusterResult result = RunCluster(options);
@@ -52,6 +53,7 @@ TEST_CASE("Through any faults each group ends exactly once and nothing too stale
     INFO(result.violation);
     REQUIRE(result.violation.empty());
     faults += result.faults;
+    second_leases += result.second_leases;
     if (options.max_staleness > 0) continue;
     auto [entry, missing] = expected.try_emplace(options.run_seed);
     if (missing) {
@@ -61,7 +63,42 @@ TEST_CASE("Through any faults each group ends exactly once and nothing too stale
     }
     REQUIRE(result.batches == entry->second);
   }
-  if (only < 0) CHECK(faults > seeds);
+  if (only >= 0) return;
+  WARN(faults << " faults, " << second_leases << " second leases");
+  CHECK(faults > seeds);
+  CHECK(second_leases > 0);
+}
+
+TEST_CASE("Second leases end a run with a slow worker sooner, with the same batches") {
+  ClusterOptions options;
+  options.faults = false;
+  options.slow_worker = 0.1;
+  const ClusterResult with = RunCluster(options);
+  options.second_leases = false;
+  const ClusterResult without = RunCluster(options);
+  INFO(with.violation << without.violation << " with " << with.simulated << ", without "
+                      << without.simulated);
+  REQUIRE(with.violation.empty());
+  REQUIRE(without.violation.empty());
+  CHECK(with.second_leases > 0);
+  CHECK(without.second_leases == 0);
+  CHECK(with.batches == without.batches);
+  CHECK(with.simulated < without.simulated);
+  WARN("12 steps with a worker at a tenth of the speed: "
+       << with.simulated << " with second leases, " << without.simulated << " without");
+}
+
+TEST_CASE("A worker that keeps dying is quarantined, and the others train the same batches") {
+  ClusterOptions options;
+  options.steps = 100;
+  options.faults = false;
+  const ClusterResult quiet = RunCluster(options);
+  options.failing_worker = true;
+  const ClusterResult result = RunCluster(options);
+  INFO(result.violation << " after " << result.simulated);
+  REQUIRE(result.violation.empty());
+  CHECK(result.quarantines > 0);
+  CHECK(result.batches == quiet.batches);
 }
 
 // The first seed within `seeds` at which the broken rule is noticed, with what was noticed.

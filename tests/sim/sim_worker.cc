@@ -68,8 +68,13 @@ void SimWorker::BeatLater() {
     event.worker_id = Id();
     event.incarnation = IncarnationText();
     event.policy_version = core_->loaded().value();
-    for (const LeaseTokens& held : core_->Leases())
-      event.leases.push_back({held.lease, held.tokens});
+    for (const LeaseTokens& held : core_->Leases()) {
+      event.leases.push_back({held.lease, held.tokens, held.unfinished});
+    }
+    const uint64_t generated = core_->stats().generated_tokens;
+    event.tokens_per_second =
+        static_cast<double>(generated - told_tokens_) / absl::ToDoubleSeconds(kBeat);
+    told_tokens_ = generated;
     experiment_->world->Call<HeartbeatReply>(
         self_, experiment_->coordinator, kCallTimeout,
         [live = experiment_->live, event](auto answer) {

@@ -73,7 +73,7 @@ class Cluster {
     parts.codec = codec_.get();
     parts.stage = [this](std::unique_ptr<StagedWeights> staged) {
       absl::MutexLock lock(&mutex_);
-      staged_ = staged->bytes;
+      staged_ = *staged->bytes;
     };
     parts.weight_bytes_max = 1000;
     parts.clock = clock_.get();

@@ -156,11 +156,13 @@ TEST_CASE("Shared prompts, chunks and preemption draw what a plain forward pass 
 std::unique_ptr<StagedWeights> Staged(const PolicyModel& model, int64_t version) {
   auto staged = std::make_unique<StagedWeights>();
   staged->version = PolicyVersion(version);
+  auto bytes = std::make_shared<std::string>();
   for (const TensorBytes& tensor : model.State()) {
     staged->tensors.push_back(
-        {tensor.name, tensor.dtype, tensor.shape, staged->bytes.size(), tensor.bytes.size()});
-    staged->bytes.append(tensor.bytes.data(), tensor.bytes.size());
+        {tensor.name, tensor.dtype, tensor.shape, bytes->size(), tensor.bytes.size()});
+    bytes->append(tensor.bytes.data(), tensor.bytes.size());
   }
+  staged->bytes = std::move(bytes);
   return staged;
 }
 

@@ -1,0 +1,87 @@
+#include "services/rollout/cuda_model_runner.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "common/base/status_macros.h"
+
+namespace crescendo {
+
+absl::Status CudaModelRunner::Run(const BatchPlan& plan, absl::Span<DrawnToken> results) {
+  batch_.copies.clear();
+  batch_.sequences.clear();
+  batch_.draws.clear();
+  for (const BlockCopy& copy : plan.copies) batch_.copies.emplace_back(copy.from, copy.to);
+  for (const StepSequence& step : plan.sequences) {
+    CudaSequence sequence;
+    sequence.new_tokens = step.new_tokens;
+    sequence.context_before = step.context_before;
+    sequence.blocks = step.blocks;
+    sequence.first_draw = step.first_draw;
+    sequence.draws = step.draws;
+    batch_.sequences.push_back(sequence);
+  }
+  for (const TokenDraw& step : plan.draws) {
+    cuda::Draw draw;
+    draw.seed = step.seed;
+    draw.group = step.group.value();
+    draw.sample = step.sample;
+    draw.position = step.position;
+    draw.temperature = step.sampling->temperature;
+    draw.top_k = step.sampling->top_k;
+    draw.top_p = step.sampling->top_p;
+    draw.min_p = static_cast<float>(step.sampling->min_p);
+    batch_.draws.push_back(draw);
+  }
+  drawn_.assign(plan.draws.size(), cuda::Drawn());
+  const absl::Status status = policy_->Step(batch_, absl::MakeSpan(drawn_));
+  if (!status.ok()) {
+    return Annotate(status,
+                    absl::StrCat("rollout step: ", plan.sequences.size(), " sequences, ",
+                                 plan.new_tokens, " new tokens, ", plan.draws.size(), " draws"));
+  }
+  for (size_t i = 0; i < drawn_.size(); ++i) {
+    results[i] = DrawnToken{drawn_[i].token, drawn_[i].log_prob};
+  }
+  return absl::OkStatus();
+}
+
+ModelMemory CudaModelRunner::Memory() const {
+  ModelMemory memory;
+  memory.weights = policy_->weight_bytes();
+  memory.cache = policy_->cache_bytes();
+  memory.scratch = policy_->scratch_bytes();
+  absl::MutexLock lock(&mutex_);
+  if (staged_ != nullptr) memory.staged = static_cast<int64_t>(staged_->bytes->size());
+  return memory;
+}
+
+void CudaModelRunner::Stage(std::unique_ptr<StagedWeights> weights) {
+  absl::MutexLock lock(&mutex_);
+  staged_ = std::move(weights);
+}
+
+absl::Status CudaModelRunner::SwapWeights(PolicyVersion version) {
+  std::unique_ptr<StagedWeights> weights;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (staged_ == nullptr || staged_->version != version) {
+      return absl::NotFoundError(absl::StrCat(
+          "swap to version ", version.value(), ": ",
+          staged_ == nullptr ? std::string("no version is staged")
+                             : absl::StrCat("version ", staged_->version.value(), " is staged")));
+    }
+    weights = std::move(staged_);
+  }
+  std::vector<TensorBytes> tensors;
+  tensors.reserve(weights->tensors.size());
+  for (const StagedTensor& tensor : weights->tensors) {
+    tensors.push_back(
+        TensorBytes{tensor.name, tensor.dtype, tensor.shape,
+                    absl::string_view(*weights->bytes).substr(tensor.offset, tensor.bytes)});
+  }
+  return Annotate(policy_->LoadState(tensors), absl::StrCat("swap to version ", version.value()));
+}
+
+}  // namespace crescendo

@@ -1,0 +1,53 @@
+// The engine's model on a CUDA device: CudaPolicy, fed with the engine's plans.
+//
+// Invariants: a swap is checked whole before a byte is written. The host keeps no weights but those
+// that are staged.
+//
+// Thread rule: Run and SwapWeights on the engine's thread; Stage from any.
+#ifndef CRESCENDO_SERVICES_ROLLOUT_CUDA_MODEL_RUNNER_H_
+#define CRESCENDO_SERVICES_ROLLOUT_CUDA_MODEL_RUNNER_H_
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
+#include "common/model/cuda_policy.h"
+#include "services/rollout/model_runner.h"
+#include "services/rollout/staged_weights.h"
+
+namespace crescendo {
+
+class CudaModelRunner : public ModelRunner {
+ public:
+  explicit CudaModelRunner(std::unique_ptr<CudaPolicy> policy) : policy_(std::move(policy)) {}
+
+  absl::Status Run(const BatchPlan& plan, absl::Span<DrawnToken> results) override;
+  // NOT_FOUND when another version (or none) is staged; INVALID_ARGUMENT names the tensor that does
+  // not fit the model. The staged bytes are freed.
+  absl::Status SwapWeights(PolicyVersion version) override;
+  // Of the device, but for what is staged.
+  ModelMemory Memory() const override;
+
+  // Replaces what was staged before.
+  void Stage(std::unique_ptr<StagedWeights> weights);
+
+  const CudaPolicy& policy() const { return *policy_; }
+
+ private:
+  std::unique_ptr<CudaPolicy> policy_;
+  // Reused from step to step.
+  CudaBatch batch_;
+  std::vector<cuda::Drawn> drawn_;
+
+  mutable absl::Mutex mutex_;
+  std::unique_ptr<StagedWeights> staged_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace crescendo
+
+#endif  // CRESCENDO_SERVICES_ROLLOUT_CUDA_MODEL_RUNNER_H_
