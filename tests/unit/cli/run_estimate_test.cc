@@ -58,16 +58,16 @@ TEST_CASE(
 TEST_CASE("Given throughputs: GPUs are shared out so that the two halves take least time") {
   EstimateInputs inputs = On("4xH100");
   inputs.rollout_tokens_per_second = 1000;
-  inputs.train_tokens_per_second = 3000;
+  inputs.train_tokens_per_second = 4000;
   inputs.mean_tokens = {500, 900};
   RunConfig config = TwoStages();
   const auto estimate = EstimateRun(config, inputs);
   REQUIRE(estimate.ok());
   const StageEstimate& first = estimate->stages[0];
   CHECK(first.tokens == Approx(20 * 100 * 500));
-  CHECK(first.busy_gpu_hours == Approx(1e6 / 3600.0 / 1000 + 1e6 / 3600.0 / 3000));
+  CHECK(first.busy_gpu_hours == Approx(1e6 / 3600.0 / 1000 + 1e6 / 3600.0 / 4000));
   CHECK(first.rollout_gpus == 3);
-  CHECK(first.hours == Approx(1e6 / 3600.0 / 3000 + 1e6 / 3600.0 / 3000));
+  CHECK(first.hours == Approx(1e6 / 3600.0 / 3000 + 1e6 / 3600.0 / 4000));
   CHECK(first.gpu_hours == Approx(4 * first.hours));
   CHECK(estimate->stages[1].tokens == Approx(10 * 100 * 900));
   CHECK(estimate->total.hours == Approx(first.hours + estimate->stages[1].hours));
