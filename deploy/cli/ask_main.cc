@@ -38,7 +38,7 @@ For example: crescendo ask "What is 17 + 25?" --policy runs/demo/policy
   --recipe RECIPE    the policy of a recipe, asked as the run asks it (system prompt, prompt suffix); the
                      recipe smollm2-gsm8k.toml when nothing is named
   --url URL          a worker that serves already, such as http://127.0.0.1:8000/v1
-  --max-tokens N     at most so many tokens; 1024 unless given
+  --max-tokens N     at most so many tokens; unless given the recipe's last context limit, or 1024
   --temperature T    0.6 unless given; 0 always takes the most probable token
   --seed N           the same seed, the same answer
   --section.key=value   of the configuration, such as --rollout.threads=2
@@ -46,10 +46,11 @@ For example: crescendo ask "What is 17 + 25?" --policy runs/demo/policy
 constexpr absl::Duration kStartMax = absl::Minutes(5);
 constexpr absl::Duration kLook = absl::Milliseconds(20);
 constexpr int kAnswerSecondsMax = 600;
+constexpr int kTokens = 1024;
 
 struct Arguments {
   std::string problem, policy, recipe, url;
-  int max_tokens = 1024;
+  int max_tokens = 0;  // 0: the recipe's longest, or kTokens
   double temperature = 0.6;
   std::optional<int64_t> seed;
   std::vector<std::string> overrides;
@@ -172,8 +173,10 @@ std::string Body(const Arguments& arguments, const std::optional<RunConfig>& con
     problem += config->policy.prompt_suffix;
   }
   messages.push_back({{"role", "user"}, {"content", problem}});
+  int tokens = arguments.max_tokens;
+  if (tokens == 0) tokens = config.has_value() ? config->stages.back().context_tokens : kTokens;
   Json body = {{"messages", std::move(messages)},
-               {"max_tokens", arguments.max_tokens},
+               {"max_tokens", tokens},
                {"temperature", arguments.temperature},
                {"stream", true},
                {"stream_options", {{"include_usage", true}}}};
