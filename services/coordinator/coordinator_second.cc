@@ -22,7 +22,7 @@ constexpr double kTail = 0.25;      // what is at least still to come, as a shar
 }  // namespace
 
 // Tokens/s of one unfinished sample, from one report to the next.
-void CoordinatorState::MeasurePace(Group& group, const LeaseProgressEvent& progress,
+void CoordinatorState::MeasurePace(Group& group, Worker& worker, const LeaseProgressEvent& progress,
                                    absl::Time now) {
   Pace& pace = group.pace;
   const double seconds = absl::ToDoubleSeconds(now - pace.at);
@@ -32,6 +32,7 @@ void CoordinatorState::MeasurePace(Group& group, const LeaseProgressEvent& progr
     const double rate = grown / seconds / pace.unfinished;
     pace.rate = pace.readings == 0 ? rate : kSmoothing * rate + (1 - kSmoothing) * pace.rate;
     ++pace.readings;
+    members_.SampleRate(worker, rate);
   }
   pace.at = now;
   pace.tokens = progress.tokens;

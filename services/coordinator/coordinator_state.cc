@@ -256,9 +256,7 @@ absl::StatusOr<HeartbeatReply> CoordinatorState::Heartbeat(const HeartbeatEvent&
   Advance(now);
   if (worker->health == WorkerHealth::kLost) CapacitiesChanged();
   members_.Heard(*worker, now);
-  int unfinished = 0;
-  for (const LeaseProgressEvent& progress : event.leases) unfinished += progress.unfinished;
-  members_.Rate(*worker, event.tokens_per_second >= 0 ? event.tokens_per_second : 0, unfinished);
+  members_.Rate(*worker, event.tokens_per_second >= 0 ? event.tokens_per_second : 0);
   worker->policy_version = event.policy_version;
   worker->generated_tokens = event.generated_tokens;
   ++counters_.heartbeats;
@@ -270,7 +268,7 @@ absl::StatusOr<HeartbeatReply> CoordinatorState::Heartbeat(const HeartbeatEvent&
       continue;
     }
     group->deadline = now + options_.lease;
-    MeasurePace(*group, progress, now);
+    MeasurePace(*group, *worker, progress, now);
     if (progress.tokens > group->tokens) group->changed = now;
     group->tokens = progress.tokens;
   }

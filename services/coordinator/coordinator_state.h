@@ -282,7 +282,8 @@ class CoordinatorState {
   bool HasPendingWork() const {
     return round_ ? !pending_evaluate_.empty() : !pending_train_.empty();
   }
-  void MeasurePace(Group& group, const LeaseProgressEvent& progress, absl::Time now);
+  void MeasurePace(Group& group, Worker& worker, const LeaseProgressEvent& progress,
+                   absl::Time now);
   int SamplesOf(const GroupRow& row) const;
   std::optional<double> SecondLeaseGain(const Group& group, double rate, absl::Time now) const;
   Group* SecondLeaseFor(const Worker& worker, absl::Time now);

@@ -14,6 +14,7 @@ constexpr absl::Duration kForgetAfter = absl::Minutes(10);
 constexpr absl::Duration kQuarantineFirst = absl::Seconds(30);
 constexpr absl::Duration kQuarantineMax = absl::Minutes(10);
 constexpr double kSmoothing = 0.3;  // weight of the newest rate
+constexpr double kForget = 0.1;     // of the best rate of a sample
 }  // namespace
 
 const char* WorkerHealthName(WorkerHealth health) {
@@ -57,13 +58,13 @@ void Membership::Heard(Worker& worker, absl::Time now) {
   if (worker.health == WorkerHealth::kLost) worker.health = HealthOf(worker, 0, now);
 }
 
-void Membership::Rate(Worker& worker, double tokens_per_second, int unfinished) {
-  if (unfinished > 0 && tokens_per_second > 0) {
-    const double rate = tokens_per_second / unfinished;
-    worker.sample_rate = worker.sample_rate < 0
-                             ? rate
-                             : worker.sample_rate + kSmoothing * (rate - worker.sample_rate);
-  }
+// What ends or begins between two reports only makes a reading smaller: the best counts.
+void Membership::SampleRate(Worker& worker, double tokens_per_second) {
+  double& rate = worker.sample_rate;
+  rate = std::max(tokens_per_second, rate < 0 ? 0 : rate + kForget * (tokens_per_second - rate));
+}
+
+void Membership::Rate(Worker& worker, double tokens_per_second) {
   worker.tokens_per_second = tokens_per_second;
   double& smoothed = worker.smoothed_tokens_per_second;
   smoothed =

@@ -54,7 +54,7 @@ struct Worker {
   std::string last_incident;
   absl::flat_hash_set<uint64_t> leases;     // of groups: their ids
   absl::flat_hash_set<uint64_t> overtaken;  // groups that a second worker decodes too
-  double sample_rate = -1;                  // tokens/s of one sample, smoothed; < 0: none yet
+  double sample_rate = -1;  // tokens/s of one sample, the best of late; < 0: none yet
 };
 
 class Membership {
@@ -73,8 +73,9 @@ class Membership {
 
   // A worker that was lost and is heard from is healthy again.
   void Heard(Worker& worker, absl::Time now);
-  // `unfinished`: samples that it decodes; 0: not told.
-  void Rate(Worker& worker, double tokens_per_second, int unfinished = 0);
+  void Rate(Worker& worker, double tokens_per_second);
+  // Tokens/s of one sample, from one report to the next.
+  void SampleRate(Worker& worker, double tokens_per_second);
   // `gap`: zero for what is wrong each time by itself.
   void Incident(Worker& worker, absl::string_view what, absl::Time now,
                 absl::Duration gap = kIncidentGap);

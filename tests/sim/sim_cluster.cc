@@ -80,7 +80,7 @@ class Cluster {
     } else {
       healed_ = true;
     }
-    experiment_.knobs.worker_speed[0] = options_.slow_worker;
+    if (!options_.speeds.empty()) experiment_.knobs.worker_speed = options_.speeds;
     if (options_.failing_worker) FailAgain();
     ClusterResult result;
     while (experiment_.violation.empty() && !experiment_.finished) {

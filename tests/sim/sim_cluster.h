@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "tests/sim/sim_services.h"
 
@@ -19,7 +20,7 @@ struct ClusterOptions {
   int workers = 3;
   int checkpoint_every = 1;
   bool faults = true;
-  double slow_worker = 1;  // speed of the first worker
+  std::vector<double> speeds;  // of the workers; empty: 1 each
   bool second_leases = true;
   bool failing_worker = false;  // the first worker dies again and again
   BrokenRule broken = BrokenRule::kNone;

@@ -72,7 +72,7 @@ TEST_CASE("Through any faults each group ends exactly once and nothing too stale
 TEST_CASE("Second leases end a run with a slow worker sooner, with the same batches") {
   ClusterOptions options;
   options.faults = false;
-  options.slow_worker = 0.1;
+  options.speeds = {0.02, 0.2, 0.2};
   const ClusterResult with = RunCluster(options);
   options.second_leases = false;
   const ClusterResult without = RunCluster(options);
@@ -84,7 +84,7 @@ TEST_CASE("Second leases end a run with a slow worker sooner, with the same batc
   CHECK(without.second_leases == 0);
   CHECK(with.batches == without.batches);
   CHECK(with.simulated < without.simulated);
-  WARN("12 steps with a worker at a tenth of the speed: "
+  WARN("12 steps, a worker at a tenth of the others' speed: "
        << with.simulated << " with second leases, " << without.simulated << " without");
 }
 
