@@ -48,6 +48,8 @@ class Browser:
             keep = os.dup(from_child)
             os.dup2(to_child, 3)
             os.dup2(keep, 4)
+            for end in (3, 4):  # dup2 of an end onto itself leaves it closed on exec
+                os.set_inheritable(end, True)
 
         self.process = subprocess.Popen(
             [chromium, '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run',
@@ -128,8 +130,8 @@ def use(browser, arguments):
     if arguments.problem:
         browser.value(SET % (json.dumps('problem'), json.dumps(arguments.problem)))
         browser.wait(f"""document.querySelectorAll('#samples-list li[data-id]').length > 0 &&
-            [...document.querySelectorAll('#samples-list .text')].every(
-                (e) => e.textContent.includes({json.dumps(arguments.problem)}))""")
+            [...document.querySelectorAll('#samples-list li[data-id]')].every(
+                (li) => (li.dataset.problem + li.textContent).includes({json.dumps(arguments.problem)}))""")
         browser.value("document.querySelector('#samples-list li[data-id]').click()")
         seen['problem'] = browser.value(SAMPLES)
         browser.value("document.querySelector('#axis input[value=time]').click()")

@@ -35,7 +35,8 @@ export function hours(h) {
 
 export function money(amount, currency) {
   if (amount == null || !isFinite(amount)) return '–';
-  return currency + (Math.abs(amount) >= 1000 ? Math.round(amount).toLocaleString('en') : amount.toFixed(2));
+  const size = Math.abs(amount);
+  return currency + (size >= 1000 ? Math.round(amount).toLocaleString('en') : size > 0 && size < 1 ? amount.toPrecision(2) : amount.toFixed(2));
 }
 
 // element('td', {class: 'n'}, 'text', child, ...)

@@ -6,7 +6,7 @@ import {Samples} from './samples.js';
 const EVERY_MS = 1000, HIDDEN_MS = 10000, TIMEOUT_MS = 8000;
 const get = (id) => document.getElementById(id);
 // What the published recipe took (DeepScaleR-1.5B-Preview).
-const PUBLISHED = {name: 'DeepScaleR, published', gpu_hours: 3800, money: 4500};
+const PUBLISHED = {name: 'DeepScaleR', gpu_hours: 3800, money: 4500};
 
 async function fetchJson(path) {
   const response = await fetch(path, {signal: AbortSignal.timeout(TIMEOUT_MS)});
@@ -105,15 +105,16 @@ function drawStages(status) {
     element('td', {}, s.last_step < 0 ? 'under way' : s.reason))));
 }
 
-const range = (middle, low, high, show) => `${show(middle)} (${show(low)} to ${show(high)})`;
+// A figure with its 95% interval below.
+const range = (middle, low, high, show) => element('td', {class: 'n'}, show(middle), element('small', {}, `${show(low)} to ${show(high)}`));
 
 function projectionRow(name, p, cost) {
   if (!p) return element('tr', {}, element('td', {}, name), element('td', {colspan: 4, class: 'n quiet'}, 'not known yet'));
-  return element('tr', {}, element('td', {}, name, element('small', {}, `step ${count(p.last_step + 1)}`)),
-    element('td', {class: 'n'}, range(p.seconds, p.seconds_low, p.seconds_high, time)),
-    element('td', {class: 'n'}, p.gpu_hours > 0 ? range(p.gpu_hours, p.gpu_hours_low, p.gpu_hours_high, hours) : '–'),
+  return element('tr', {}, element('td', {}, name, element('small', {}, `to step ${count(p.last_step + 1)}`)),
+    range(p.seconds, p.seconds_low, p.seconds_high, time),
+    p.gpu_hours > 0 ? range(p.gpu_hours, p.gpu_hours_low, p.gpu_hours_high, hours) : element('td', {class: 'n'}, '–'),
     element('td', {class: 'n'}, hours(p.core_hours)),
-    element('td', {class: 'n'}, p.money > 0 ? range(p.money, p.money_low, p.money_high, (m) => money(m, cost.currency)) : '–'));
+    p.money > 0 ? range(p.money, p.money_low, p.money_high, (m) => money(m, cost.currency)) : element('td', {class: 'n'}, '–'));
 }
 
 function drawCost(cost) {
@@ -128,9 +129,9 @@ function drawCost(cost) {
     line('in all', cost.money_per_hour > 0 ? `${money(cost.money_per_hour, cost.currency)} an hour` : '', cost, 'sum'),
     line('last step', '', {gpu_hours: cost.last_step.gpu_hours, core_hours: cost.last_step.core_hours, money: cost.last_step.money}));
   replace(get('cost-projection'),
-    projectionRow('end of the stage, at the latest', cost.stage_end, cost), projectionRow('end of the run', cost.run_end, cost),
-    element('tr', {class: 'aside'}, element('td', {}, PUBLISHED.name), element('td', {class: 'n'}, '–'),
-      element('td', {class: 'n'}, `${hours(PUBLISHED.gpu_hours)} (A100)`), element('td', {class: 'n'}, '–'),
+    projectionRow('stage, at the latest', cost.stage_end, cost), projectionRow('run', cost.run_end, cost),
+    element('tr', {class: 'aside'}, element('td', {}, PUBLISHED.name, element('small', {}, 'as published')), element('td', {class: 'n'}, '–'),
+      element('td', {class: 'n'}, `${hours(PUBLISHED.gpu_hours)} A100`), element('td', {class: 'n'}, '–'),
       element('td', {class: 'n'}, money(PUBLISHED.money, '$'))));
 }
 

@@ -74,7 +74,7 @@ export class Samples {
 
   drawList() {
     const items = this.samples.map((s) => element('li',
-      {role: 'option', id: `sample-${s.id}`, 'data-id': s.id, 'data-verdict': s.verdict, 'aria-selected': String(s.id === this.selected)},
+      {role: 'option', id: `sample-${s.id}`, 'data-id': s.id, 'data-problem': s.problem_id, 'data-verdict': s.verdict, 'aria-selected': String(s.id === this.selected)},
       element('div', {class: 'line'}, element('span', {class: `mark ${s.verdict}`}, s.verdict),
         element('span', {class: 'quiet'}, s.purpose === 'training' ? `step ${s.step + 1}` : `evaluation ${s.step}`),
         element('span', {}, s.extracted === '' ? '' : `→ ${s.extracted.slice(0, 40)}`),
