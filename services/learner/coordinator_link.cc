@@ -29,6 +29,7 @@ class GrpcCoordinatorLink : public CoordinatorLink {
     request.set_incarnation(incarnation);
     request.set_step(steps_trained);
     request.set_config_digest(options_.config_digest);
+    *request.mutable_resources() = ToProto(options_.resources);
     v1::AttachLearnerResponse response;
     RETURN_IF_ERROR(Run("to attach", options_.rpc_timeout, [&](grpc::ClientContext* context) {
       return stub_->AttachLearner(context, request, &response);

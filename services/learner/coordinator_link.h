@@ -41,6 +41,7 @@ struct CoordinatorLinkOptions {
   std::string
       learner_address;  // host:port that workers reach ExperienceService and WeightsService at
   std::string config_digest;
+  Resources resources = {};  // that the process holds, for the cost meter
   Transport transport = {};
   absl::Duration rpc_timeout = absl::Seconds(10);
 };

@@ -37,7 +37,10 @@ absl::Status LearnerHost::Run(CoordinatorLink* coordinator) {
   }
   while (true) {
     std::optional<LearnerAction> action = AwaitAction();
-    if (!action.has_value()) continue;
+    if (!action.has_value()) {
+      RETURN_IF_ERROR(deps_.trainer->Check());
+      continue;
+    }
     if (action->kind == LearnerAction::Kind::kStop) return absl::OkStatus();
     if (action->kind == LearnerAction::Kind::kFail) return action->status;
     RETURN_IF_ERROR(Perform(*std::move(action)));
@@ -83,6 +86,7 @@ absl::Status LearnerHost::Perform(LearnerAction action) {
       deps_.metrics->published_versions_total.Increment();
       deps_.metrics->policy_version.Set(static_cast<double>(action.version.value()));
       deps_.metrics->publish_seconds.Observe(absl::ToDoubleSeconds(now - start));
+      Note({.kind = LifeEvent::kPublished, .step = action.version.value() - 1});
       absl::MutexLock lock(&mutex_);
       state_.OnPublished(now - start, now);
       return absl::OkStatus();
@@ -112,6 +116,12 @@ absl::Status LearnerHost::Perform(LearnerAction action) {
       break;
   }
   return absl::OkStatus();
+}
+
+LearnerHost::Progress LearnerHost::RequestCheckpoint() {
+  absl::MutexLock lock(&mutex_);
+  state_.RequestCheckpoint(deps_.clock->Now());
+  return {state_.steps_trained(), state_.steps_checkpointed()};
 }
 
 std::string LearnerHost::incarnation() const {
@@ -161,6 +171,7 @@ void LearnerHost::NextStep(const LearnerAction& action) {
 
 void LearnerHost::Train(LearnerAction action) {
   const absl::Time start = deps_.clock->Now();
+  Note({.kind = LifeEvent::kTrainBegin, .step = action.plan.step.value()});
   absl::StatusOr<BatchSummary> summary =
       TrainStep(options_.step, action.plan, action.groups, *deps_.trainer,
                 [this] { return stopping_.load(); });
@@ -171,6 +182,11 @@ void LearnerHost::Train(LearnerAction action) {
   }
   stage_ = action.plan.stage;
   summary->metrics.train_seconds = absl::ToDoubleSeconds(now - start);
+  for (const GroupOutcome& outcome : summary->outcomes) {
+    Note({.kind = LifeEvent::kTrained,
+          .group = outcome.group.value(),
+          .step = action.plan.step.value()});
+  }
   StepMetrics metrics;
   {
     absl::MutexLock lock(&mutex_);
@@ -307,7 +323,10 @@ absl::StatusOr<ChunkAck> LearnerHost::Accept(SampleChunk chunk,
     case ChunkOutcome::kAccepted:
       m.accepted_chunks_total.Increment();
       m.accepted_tokens_total.Increment(tokens);
-      if (ack.group_complete) m.groups_total.Increment();
+      if (ack.group_complete) {
+        m.groups_total.Increment();
+        Note({.kind = LifeEvent::kAccepted, .group = ack.group.value()});
+      }
       break;
     case ChunkOutcome::kDuplicate:
     case ChunkOutcome::kGroupEnded:

@@ -22,6 +22,7 @@
 #include "common/base/clock.h"
 #include "common/base/domain.h"
 #include "common/metrics/learner_metrics.h"
+#include "common/metrics/life_trace.h"
 #include "common/os/log.h"
 #include "services/learner/checkpoint.h"
 #include "services/learner/coordinator_link.h"
@@ -49,6 +50,7 @@ struct LearnerHostDeps {
   WeightStore* weights;
   LearnerMetrics* metrics;
   Clock* clock;
+  LifeTrace* trace = nullptr;  // null: nothing is noted
 };
 
 class LearnerHost {
@@ -62,6 +64,12 @@ class LearnerHost {
   absl::Status Run(CoordinatorLink* coordinator);
   // Finish or give up the step under way, write a checkpoint, and let Run return.
   void RequestStop();
+  struct Progress {
+    int64_t steps_trained = 0;
+    int64_t steps_checkpointed = 0;
+  };
+  // As LearnerState::RequestCheckpoint; how far the learner and its newest checkpoint are.
+  Progress RequestCheckpoint();
 
   // Takes a chunk. Blocks while the buffer has no room for it: the stream's flow control then holds
   // the worker back. CANCELLED when the learner stops or `cancelled` says true, RESOURCE_EXHAUSTED
@@ -93,6 +101,10 @@ class LearnerHost {
   bool ActionDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const LearnerHostOptions options_;
+  void Note(LifeMoment moment) const {
+    if (deps_.trace != nullptr) deps_.trace->Note(std::move(moment));
+  }
+
   const LearnerHostDeps deps_;
   const Logger log_;
   std::atomic<bool> stopping_{false};

@@ -44,10 +44,18 @@ grpc::Status ExperienceServiceImpl::Resume(grpc::ServerContext*, const v1::Resum
   return grpc::Status::OK;
 }
 
+grpc::Status LearnerServiceImpl::Checkpoint(grpc::ServerContext*, const v1::CheckpointRequest*,
+                                            v1::CheckpointResponse* response) {
+  const LearnerHost::Progress progress = host_->RequestCheckpoint();
+  response->set_steps_trained(progress.steps_trained);
+  response->set_steps_checkpointed(progress.steps_checkpointed);
+  return grpc::Status::OK;
+}
+
 grpc::Status WeightsServiceImpl::GetManifest(grpc::ServerContext*,
                                              const v1::GetManifestRequest* request,
                                              v1::WeightManifest* response) {
-  const auto weights = host_->weights().Get(PolicyVersion(request->version()));
+  const auto weights = weights_->Get(PolicyVersion(request->version()));
   if (!weights.ok()) return ToGrpc(weights.status());
   response->set_version((*weights)->version.value());
   for (const PublishedTensor& tensor : (*weights)->tensors) {
@@ -61,16 +69,21 @@ grpc::Status WeightsServiceImpl::GetManifest(grpc::ServerContext*,
   response->set_total_bytes((*weights)->bytes.size());
   response->set_chunk_bytes((*weights)->chunk_bytes);
   for (uint32_t crc : (*weights)->chunk_crc32c) response->add_chunk_crc32c(crc);
-  response->set_learner_incarnation(host_->incarnation());
+  response->set_learner_incarnation(incarnation_());
   return grpc::Status::OK;
 }
 
 grpc::Status WeightsServiceImpl::PullChunks(grpc::ServerContext*,
                                             const v1::PullChunksRequest* request,
                                             grpc::ServerWriter<v1::WeightChunk>* writer) {
-  const auto found = host_->weights().Get(PolicyVersion(request->version()));
+  const auto found = weights_->Get(PolicyVersion(request->version()));
   if (!found.ok()) return ToGrpc(found.status());
   const PublishedWeights& weights = **found;
+  if (!request->learner_incarnation().empty() && request->learner_incarnation() != incarnation_()) {
+    return ToGrpc(absl::NotFoundError(
+        absl::StrCat("weights of version ", weights.version.value(), ": expected those of learner ",
+                     request->learner_incarnation(), ", found ", incarnation_())));
+  }
   const uint64_t end = uint64_t{request->first_chunk()} + request->chunks();
   if (end > weights.chunks()) {
     return ToGrpc(absl::OutOfRangeError(
@@ -87,7 +100,7 @@ grpc::Status WeightsServiceImpl::PullChunks(grpc::ServerContext*,
     if (!writer->Write(chunk)) {
       return grpc::Status(grpc::StatusCode::CANCELLED, "the receiver left");
     }
-    host_->metrics().weight_bytes_sent_total.Increment(static_cast<double>(data.size()));
+    sent_bytes_->Increment(static_cast<double>(data.size()));
   }
   return grpc::Status::OK;
 }

@@ -1,11 +1,19 @@
-// ExperienceService and WeightsService on the wire (proto/crescendo/v1/experience.proto,
-// weights.proto): protos in and out, nothing else. Thread-safe; `host` outlives the services.
+// ExperienceService, WeightsService and LearnerService on the wire (proto/crescendo/v1/
+// experience.proto, weights.proto, learner.proto): protos in and out, nothing else. Thread-safe;
+// `host` outlives the services.
 #ifndef CRESCENDO_SERVICES_LEARNER_LEARNER_SERVICE_H_
 #define CRESCENDO_SERVICES_LEARNER_LEARNER_SERVICE_H_
 
+#include <functional>
+#include <string>
+#include <utility>
+
 #include "crescendo/v1/experience.grpc.pb.h"
+#include "crescendo/v1/learner.grpc.pb.h"
 #include "crescendo/v1/weights.grpc.pb.h"
+#include "prometheus/counter.h"
 #include "services/learner/learner_host.h"
+#include "services/learner/weight_store.h"
 
 namespace crescendo {
 
@@ -25,9 +33,23 @@ class ExperienceServiceImpl final : public v1::ExperienceService::Service {
   LearnerHost* host_;
 };
 
+class LearnerServiceImpl final : public v1::LearnerService::Service {
+ public:
+  explicit LearnerServiceImpl(LearnerHost* host) : host_(host) {}
+
+  grpc::Status Checkpoint(grpc::ServerContext* context, const v1::CheckpointRequest* request,
+                          v1::CheckpointResponse* response) override;
+
+ private:
+  LearnerHost* host_;
+};
+
 class WeightsServiceImpl final : public v1::WeightsService::Service {
  public:
-  explicit WeightsServiceImpl(LearnerHost* host) : host_(host) {}
+  // `incarnation` says which learner's versions these are; `sent_bytes` counts. All outlive it.
+  WeightsServiceImpl(const WeightStore* weights, std::function<std::string()> incarnation,
+                     prometheus::Counter* sent_bytes)
+      : weights_(weights), incarnation_(std::move(incarnation)), sent_bytes_(sent_bytes) {}
 
   grpc::Status GetManifest(grpc::ServerContext* context, const v1::GetManifestRequest* request,
                            v1::WeightManifest* response) override;
@@ -36,7 +58,9 @@ class WeightsServiceImpl final : public v1::WeightsService::Service {
                           grpc::ServerWriter<v1::WeightChunk>* writer) override;
 
  private:
-  LearnerHost* host_;
+  const WeightStore* const weights_;
+  const std::function<std::string()> incarnation_;
+  prometheus::Counter* const sent_bytes_;
 };
 
 }  // namespace crescendo

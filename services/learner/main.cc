@@ -1,5 +1,6 @@
 // crescendo-learner: takes samples, trains the policy on them, and publishes it (README.md).
 #include <cstdint>
+#include <cstdlib>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -16,6 +17,7 @@
 #include "common/config/run_config.h"
 #include "common/metrics/learner_metrics.h"
 #include "common/metrics/metrics_server.h"
+#include "common/metrics/metrics_table.h"
 #include "common/metrics/refused_calls.h"
 #include "common/os/log.h"
 #include "common/os/posix_env.h"
@@ -23,6 +25,7 @@
 #include "common/rpc/address.h"
 #include "common/rpc/server.h"
 #include "common/rpc/service_log.h"
+#include "common/rpc/trace_service.h"
 #include "common/rpc/transport_config.h"
 #include "services/learner/checkpoint.h"
 #include "services/learner/coordinator_link.h"
@@ -30,6 +33,7 @@
 #include "services/learner/learner_host.h"
 #include "services/learner/learner_service.h"
 #include "services/learner/make_trainer.h"
+#include "services/learner/rank_environment.h"
 #include "services/learner/weight_store.h"
 
 namespace crescendo {
@@ -72,8 +76,31 @@ absl::StatusOr<LearnerRestore> Restore(CheckpointStore& store, Trainer& trainer,
   return restore;
 }
 
-absl::Status RunLearner(const RunConfig& config, FileSystem& files, Clock& clock, StopSignal& stop,
-                        const Logger& log) {
+absl::StatusOr<RankEnvironment> FindRanks() {
+  return RanksFromEnvironment([](const char* name) -> std::optional<std::string> {
+    const char* value = std::getenv(name);
+    return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+  });
+}
+
+// A rank above 0 ends when rank 0 does: that may have its last checkpoint to write.
+absl::Status FollowRankZero(const RunConfig& config, const RankEnvironment& ranks,
+                            FileSystem& files, const StopSignal& stop, const Logger& log) {
+  log.Info("joining", {{"rank", ranks.rank},
+                       {"size", ranks.size},
+                       {"master", absl::StrCat(ranks.master_host, ":", ranks.master_port)}});
+  absl::Status status =
+      RunRank(files, config, {ranks, [&stop] { return stop.requested(); }, nullptr});
+  if (!status.ok() && stop.requested()) {
+    log.Info("stopped", {{"status", status}});
+    return absl::OkStatus();
+  }
+  if (status.ok()) log.Info("stopped");
+  return status;
+}
+
+absl::Status RunLearner(const RunConfig& config, const RankEnvironment& ranks, FileSystem& files,
+                        Clock& clock, StopSignal& stop, const Logger& log) {
   ASSIGN_OR_RETURN(const Transport transport, MakeTransport(config, Role::kLearner, &files));
   RETURN_IF_ERROR(CheckCanListen(config.network.learner, "learner"));
   ASSIGN_OR_RETURN(const std::unique_ptr<MetricsServer> metrics_server,
@@ -83,28 +110,41 @@ absl::Status RunLearner(const RunConfig& config, FileSystem& files, Clock& clock
                                          .folder = config.run.out}));
   LearnerMetrics metrics(metrics_server->registry());
   RefusedCalls refused(metrics_server->registry(), "learner");
-  ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer, MakeTrainer(files, config));
+  LifeTrace trace(&clock, metrics_server->registry(), "learner", LifeStagesOf("learner"));
+  TraceServiceImpl trace_service("learner", "learner", &trace);
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<Trainer> trainer,
+      MakeTrainer(files, config,
+                  {ranks, [&stop] { return stop.requested(); },
+                   [&metrics](double imbalance) { metrics.rank_imbalance_ratio.Set(imbalance); }}));
+  metrics.ranks.Set(ranks.size);
   CheckpointStore checkpoints(&files, MakeCheckpointOptions(config));
   ASSIGN_OR_RETURN(LearnerRestore restore, Restore(checkpoints, *trainer, log));
   WeightStore weights(config.learner.versions_kept, limits::kWeightChunkBytes);
   ASSIGN_OR_RETURN(const LearnerHostOptions options,
                    MakeHostOptions(config, trainer->vocabulary_size(), RandomIncarnation()));
-  LearnerHost host(options, {trainer.get(), &checkpoints, &weights, &metrics, &clock}, log,
+  LearnerHost host(options, {trainer.get(), &checkpoints, &weights, &metrics, &clock, &trace}, log,
                    std::move(restore));
   ExperienceServiceImpl experience(&host);
-  WeightsServiceImpl weights_service(&host);
-  ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
-                   RpcServer::Start({.address = config.network.learner,
-                                     .who = "learner",
-                                     .transport = transport,
-                                     .on_refusal = refused.Counter()},
-                                    {&experience, &weights_service}));
-  ASSIGN_OR_RETURN(const std::unique_ptr<CoordinatorLink> coordinator,
-                   MakeCoordinatorLink({.coordinator = config.network.coordinator,
-                                        .learner_address = server->address(),
-                                        .config_digest = ConfigDigest(config),
-                                        .transport = transport,
-                                        .rpc_timeout = config.network.rpc_timeout}));
+  LearnerServiceImpl learner_service(&host);
+  WeightsServiceImpl weights_service(
+      &weights, [&host] { return host.incarnation(); }, &metrics.weight_bytes_sent_total);
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<RpcServer> server,
+      RpcServer::Start({.address = config.network.learner,
+                        .who = "learner",
+                        .transport = transport,
+                        .on_refusal = refused.Counter()},
+                       {&experience, &weights_service, &learner_service, &trace_service}));
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<CoordinatorLink> coordinator,
+      MakeCoordinatorLink(
+          {.coordinator = config.network.coordinator,
+           .learner_address = AdvertisedAddress(server->address()),
+           .config_digest = ConfigDigest(config),
+           .resources = {config.cost.gpu_type, config.cost.gpus_learner, config.learner.threads},
+           .transport = transport,
+           .rpc_timeout = config.network.rpc_timeout}));
   log.Info("serving", {{"address", server->address()},
                        {"metrics", metrics_server->address()},
                        {"policy", config.policy.path}});
@@ -118,6 +158,9 @@ absl::Status RunLearner(const RunConfig& config, FileSystem& files, Clock& clock
   stop.Request();
   watcher.join();
   server->Stop(kServerGrace);
+  if (const absl::Status saved = trace_service.Save(files, config.run.out); !saved.ok()) {
+    log.Warn("the trace is not kept", {{"status", saved}});
+  }
   if (status.ok()) log.Info("stopped");
   return status;
 }
@@ -133,9 +176,14 @@ int Main(int argc, const char* const* argv) {
        .dry_run = DescribeRun},
       *files, std::cout, std::cerr, &exit_code);
   if (!config.has_value()) return exit_code;
+  const absl::StatusOr<RankEnvironment> ranks = FindRanks();
+  if (!ranks.ok()) return ReportError(kName, ranks.status(), std::cerr);
   StopSignal stop;
-  const Logger log = MakeServiceLog(config->log, "learner", "learner-0", clock.get());
-  const absl::Status status = RunLearner(*config, *files, *clock, stop, log);
+  const Logger log =
+      MakeServiceLog(config->log, "learner", absl::StrCat("learner-", ranks->rank), clock.get());
+  const absl::Status status = ranks->rank == 0
+                                  ? RunLearner(*config, *ranks, *files, *clock, stop, log)
+                                  : FollowRankZero(*config, *ranks, *files, stop, log);
   return status.ok() ? kExitOk : ReportError(kName, status, std::cerr);
 }
 
@@ -143,6 +191,6 @@ int Main(int argc, const char* const* argv) {
 }  // namespace crescendo
 
 int main(int argc, char** argv) {
-  crescendo::UsePassiveComputeWaits(argv);
+  crescendo::PrepareComputeProcess(argv);
   return crescendo::Main(argc, argv);
 }
