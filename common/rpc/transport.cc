@@ -6,6 +6,7 @@
 #include <grpcpp/security/tls_credentials_options.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <utility>
 
@@ -200,6 +201,15 @@ class FileTransport : public TlsTransport {
 
 }  // namespace
 
+namespace {
+
+// A channel whose calls fail at once while it connects again has nobody to drive its handshake,
+// which takes some steps under TLS, but gRPC's backup poller: every 5 s by itself, with a handshake
+// timed out before it is done. Read when gRPC begins, and left as it is where the user set it.
+void DriveHandshakes() { setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "50", 0); }
+
+}  // namespace
+
 absl::StatusOr<Transport> MakeTlsTransport(const TlsFiles& tls, Role role, FileSystem* files) {
   ASSIGN_OR_RETURN(const std::string ca, files->ReadFile(tls.ca, limits::kConfigFileBytesMax));
   ASSIGN_OR_RETURN(const std::string certificate,
@@ -215,6 +225,7 @@ absl::StatusOr<Transport> MakeTlsTransport(const TlsFiles& tls, Role role, FileS
                      RoleUri(role), "), found ", found ? RoleName(*found) : "one without a role"));
   }
   RETURN_IF_ERROR(TokenFile(files, tls.token).Check());
+  DriveHandshakes();
   Transport transport;
   transport.tls = std::make_shared<FileTransport>(tls, role, files);
   return transport;
