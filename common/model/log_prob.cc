@@ -22,8 +22,8 @@ using torch::autograd::variable_list;
 
 // Logits of a chunk: 16 MB at most, 64 rows at least (so that the products stay efficient).
 constexpr int64_t kChunkLogits = 4 << 20;
-// With gradients, whose sum over the chunks is passed over once a chunk: 64 MB.
-constexpr int64_t kGradientLogits = 16 << 20;
+// With gradients, whose sum over the chunks is passed over once a chunk: 32 MB.
+constexpr int64_t kGradientLogits = 8 << 20;
 int64_t ChunkRows(int64_t vocab) { return std::max<int64_t>(64, kChunkLogits / vocab); }
 
 // fp32 logits of rows [first, first + rows).
