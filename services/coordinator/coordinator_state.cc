@@ -275,6 +275,9 @@ absl::StatusOr<HeartbeatReply> CoordinatorState::Heartbeat(const HeartbeatEvent&
   reply.policy_version = PublishedVersion();
   reply.learner_address = scalars_.learner_address;
   reply.learner_incarnation = scalars_.learner_incarnation;
+  if (const Worker* parent = members_.WeightParent(event.worker_id); parent != nullptr) {
+    reply.weight_sources.push_back(parent->address);
+  }
   if (!scalars_.learner_address.empty()) reply.weight_sources.push_back(scalars_.learner_address);
   reply.finished = finished();
   return reply;

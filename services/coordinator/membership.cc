@@ -51,6 +51,16 @@ Worker* Membership::Find(const std::string& id) {
   return found == workers_.end() ? nullptr : &found->second;
 }
 
+const Worker* Membership::WeightParent(const std::string& id) const {
+  for (auto it = workers_.lower_bound(id); it != workers_.begin();) {
+    const Worker& before = (--it)->second;
+    if (before.joined && before.health != WorkerHealth::kLost && !before.address.empty()) {
+      return &before;
+    }
+  }
+  return nullptr;
+}
+
 void Membership::Remove(const std::string& id) { workers_.erase(id); }
 
 void Membership::Heard(Worker& worker, absl::Time now) {

@@ -94,6 +94,10 @@ class Membership {
            (worker.health == WorkerHealth::kHealthy || worker.health == WorkerHealth::kSlow);
   }
 
+  // Whom the worker pulls weights from, so that all together are a chain: the one before it in the
+  // order of names that is there. Null: it is the first, and pulls from the learner.
+  const Worker* WeightParent(const std::string& id) const;
+
   const std::map<std::string, Worker>& workers() const { return workers_; }
   std::map<std::string, Worker>& workers() { return workers_; }
 

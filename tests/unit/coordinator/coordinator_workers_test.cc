@@ -19,6 +19,26 @@ TEST_CASE("32 groups of a step are shared by halves, whoever asks first") {
   REQUIRE(run.Lease("b", 32).size() == 16);
 }
 
+TEST_CASE("workers pull weights one from the other, past a lost one, the first from the learner") {
+  Driver run(SmallRun());
+  for (const char* worker : {"c", "a", "b"}) REQUIRE(run.Join(worker).ok());
+  REQUIRE(run.Attach(0).ok());
+  const auto sources = [&](const std::string& worker) {
+    return run.Heartbeat(worker)->weight_sources;
+  };
+  REQUIRE(sources("a").size() == 1);
+  const std::string learner = sources("a")[0];
+  REQUIRE(sources("b") == std::vector<std::string>{"a:1", learner});
+  REQUIRE(sources("c") == std::vector<std::string>{"b:1", learner});
+  for (int i = 0; i < 3; ++i) {  // b falls silent
+    run.now += absl::Seconds(5);
+    run.state->Tick(run.now);
+    REQUIRE(sources("a").size() == 1);
+    REQUIRE(sources("c").size() == 2);
+  }
+  REQUIRE(sources("c") == std::vector<std::string>{"a:1", learner});
+}
+
 TEST_CASE("a small worker gets what fits it, a large one the rest") {
   CoordinatorOptions options = SmallRun();
   options.stages[0].groups_per_step = 32;
