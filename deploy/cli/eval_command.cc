@@ -1,6 +1,8 @@
 // crescendo eval: a run of no steps, which is one round of its evaluation sets.
 #include <algorithm>
 #include <filesystem>
+#include <string>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -54,8 +56,8 @@ absl::Status EvalCommand(const CliArguments& arguments, const TrainingWorld& wor
         arguments.positional[0], " has no evaluation set: name some with --set FILE..."));
   }
   config.run.out += "-eval";
-  return RunConfigured(arguments, std::move(config),
-                       absl::StrCat("evaluating ", config.policy.path), world);
+  const std::string what = absl::StrCat("evaluating ", config.policy.path);
+  return RunConfigured(arguments, std::move(config), what, world);
 }
 
 }  // namespace crescendo

@@ -176,7 +176,12 @@ std::string EvaluationText(const Json& evaluations) {
   for (const auto& row : rows) {
     std::string line;
     for (size_t i = 0; i < row.size(); ++i) {
-      absl::StrAppendFormat(&line, i == 0 ? "%-*s" : "  %*s", static_cast<int>(widths[i]), row[i]);
+      const auto width = static_cast<int>(widths[i]);
+      if (i == 0) {
+        absl::StrAppendFormat(&line, "%-*s", width, row[i]);
+      } else {
+        absl::StrAppendFormat(&line, "  %*s", width, row[i]);
+      }
     }
     absl::StrAppend(&out, line, "\n");
   }

@@ -148,6 +148,7 @@ std::vector<LeakMatch> LeakIndex::Find(absl::string_view text, double containmen
     for (const uint32_t problem : same->second) matches[problem] = {problem, 1.0, true};
   }
   std::vector<LeakMatch> out;
+  out.reserve(matches.size());
   for (const auto& [problem, match] : matches) out.push_back(match);
   return out;
 }
