@@ -13,6 +13,7 @@
 #include "common/config/edit_distance.h"
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
+#include "common/rpc/grpc_log.h"
 #include "deploy/cli/arguments.h"
 #include "deploy/cli/commands.h"
 #include "deploy/cli/terminal.h"
@@ -97,6 +98,7 @@ int Main(int argc, char** argv) {
     std::cout << std::string(command->help);
     return kExitOk;
   }
+  SendGrpcLogTo(NullLogger());  // what fails is told in the command's own words
   const StopSignal stop;
   const std::unique_ptr<FileSystem> files = MakePosixFileSystem();
   const std::unique_ptr<Clock> clock = MakeRealClock();
