@@ -272,10 +272,9 @@ std::vector<std::string> EstimateLines(const RunEstimate& estimate, const Estima
     const std::string money =
         inputs.gpu_hour_price > 0 ? absl::StrCat(currency, FormatCount(s.money)) : "-";
     lines.push_back(absl::StrFormat(
-        "%-7s%9s%8s%10s%9.2fG%10s%9s%11s%15s%10s", name,
-        stage ? FormatCount(s.context_tokens) : "", FormatCount(static_cast<double>(s.steps)),
-        stage ? FormatCount(s.mean_tokens) : "", s.tokens / 1e9, split, Hours(s.hours),
-        Hours(s.gpu_hours), Hours(s.busy_gpu_hours), money));
+        "%-7s%9s%8s%10s%9.2fG%10s%9s%11s%15s%10s", name, stage ? FormatCount(s.context_tokens) : "",
+        FormatCount(static_cast<double>(s.steps)), stage ? FormatCount(s.mean_tokens) : "",
+        s.tokens / 1e9, split, Hours(s.hours), Hours(s.gpu_hours), Hours(s.busy_gpu_hours), money));
   };
   for (size_t i = 0; i < estimate.stages.size(); ++i) {
     line(absl::StrCat(i + 1), estimate.stages[i], true);

@@ -118,7 +118,8 @@ export class Charts {
     // After step k the run has trained k + 1 steps; an evaluation of k was taken before step k.
     const after = (s) => this.axis === 'steps' ? s.step + 1 : this.x(s);
     const before = (k) => k === 0 ? 0 : this.axis === 'steps' ? k : this.x(steps[k - 1]);
-    if (line.evaluation) return evaluations.map((e) => ({x: this.x(e), y: line.evaluation(e), of: e}));
+    // Of several sets the first is the run's curve.
+    if (line.evaluation) return evaluations.filter((e) => e.set === evaluations[0].set).map((e) => ({x: this.x(e), y: line.evaluation(e), of: e}));
     if (line.stage) {
       const drawn = stages.filter((s) => s.first_step <= trained);
       return drawn.flatMap((s, i) => [
