@@ -18,6 +18,8 @@ USER = 65532
 SCRIPT = """
 set -e
 mount --make-rprivate /
+mount -t proc proc /proc
+chroot=$(command -v chroot)
 ip link set lo up
 root={root}
 mount --bind $root $root
@@ -25,12 +27,12 @@ mount --bind $root $root
 mount -t proc proc $root/proc
 mount -t tmpfs tmpfs $root/tmp
 mount -o remount,bind,ro $root
-run() {{ env -i {environment} chroot --userspec={user}:{user} $root "$@"; }}
+run() {{ exec env -i {environment} "$chroot" --userspec={user}:{user} $root "$@"; }}
 run {command} 2>{log} &
 service=$!
 healthy=1
 for i in $(seq 100); do
-  if run {probe} 2>>{log}; then healthy=0; break; fi
+  if (run {probe}) 2>>{log}; then healthy=0; break; fi
   kill -0 $service 2>/dev/null || break
   sleep 0.2
 done
