@@ -70,10 +70,13 @@ void CheckWhole(const std::string& out) {
                                             ", ", kSteps, " steps"));
 }
 
-void KillInTheMiddle(const std::string& service) {
+// Kills the last of the processes of that name, which for ranks is not rank 0.
+void KillInTheMiddle(const std::string& service, const std::vector<std::string>& more = {}) {
   const TempDir dir;
   const std::string out = dir.path() + "/run";
-  auto train = StartDemo(out, ShortRun());
+  std::vector<std::string> overrides = ShortRun();
+  overrides.insert(overrides.end(), more.begin(), more.end());
+  auto train = StartDemo(out, overrides);
   for (int step : {2, 5}) {  // twice: once in the first stage, once later
     const bool came =
         train->ReadUntil([&](const std::string& line) { return SaysStep(line, step); }, kRunMax);
@@ -81,7 +84,7 @@ void KillInTheMiddle(const std::string& service) {
     REQUIRE(came);
     const std::vector<pid_t> pids = ChildrenOf(train->pid(), service);
     REQUIRE(!pids.empty());
-    REQUIRE(kill(pids.front(), SIGKILL) == 0);
+    REQUIRE(kill(pids.back(), SIGKILL) == 0);
   }
   const std::optional<int> exit_code = train->Wait(kRunMax);
   INFO(train->output());
@@ -92,6 +95,9 @@ void KillInTheMiddle(const std::string& service) {
 
 TEST_CASE("The coordinator is killed") { KillInTheMiddle("crescendo-coordinator"); }
 TEST_CASE("The learner is killed") { KillInTheMiddle("crescendo-learner"); }
+TEST_CASE("A rank of the learner is killed") {
+  KillInTheMiddle("crescendo-learner", {"--learner.ranks=2"});
+}
 TEST_CASE("The reward service is killed") { KillInTheMiddle("crescendo-reward"); }
 TEST_CASE("A rollout worker is killed") { KillInTheMiddle("crescendo-rollout"); }
 
