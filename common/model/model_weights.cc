@@ -139,8 +139,8 @@ std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& config) {
   return specs;
 }
 
-absl::StatusOr<std::vector<const TensorBytes*>> MatchState(
-    const std::vector<ParameterSpec>& specs, absl::Span<const TensorBytes> tensors) {
+absl::StatusOr<std::vector<const TensorBytes*>> MatchState(const std::vector<ParameterSpec>& specs,
+                                                           absl::Span<const TensorBytes> tensors) {
   absl::flat_hash_map<absl::string_view, const TensorBytes*> by_name;
   for (const TensorBytes& tensor : tensors) {
     if (!by_name.emplace(tensor.name, &tensor).second) {

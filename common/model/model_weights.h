@@ -58,8 +58,8 @@ std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& config);
 
 // The tensors of a state (a weight swap) in the order of `specs`, all checked. INVALID_ARGUMENT
 // names the tensor that is missing, unknown, doubled, or of wrong shape, dtype or length.
-absl::StatusOr<std::vector<const TensorBytes*>> MatchState(
-    const std::vector<ParameterSpec>& specs, absl::Span<const TensorBytes> tensors);
+absl::StatusOr<std::vector<const TensorBytes*>> MatchState(const std::vector<ParameterSpec>& specs,
+                                                           absl::Span<const TensorBytes> tensors);
 
 absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(FileSystem& files,
                                                             const std::string& folder,

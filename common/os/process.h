@@ -55,7 +55,6 @@ void UnblockStopSignals();
 // pool are a third faster). The first call starts the program anew in its place, with the same pid
 // and arguments. Call it first in the main of a program that computes.
 void PrepareComputeProcess(char* const* argv);
-inline void UsePassiveComputeWaits(char* const* argv) { PrepareComputeProcess(argv); }
 
 // Bytes of physical memory that the process holds now, and the most it ever held; 0 when unknown.
 int64_t ResidentBytes();

@@ -44,9 +44,9 @@ struct TokenizerSpec {
   bool add_bos = false;  // whether the tokenizer's own template puts bos first
 };
 
-// From a model's folder (tokenizer.json; tokenizer_config.json, if there, says what bos, eos and pad
-// are) or from a tokenizer.json with the other beside it. INVALID_ARGUMENT names file and field;
-// UNIMPLEMENTED a kind of tokenizer that is not byte-level BPE.
+// From a model's folder (tokenizer.json; tokenizer_config.json, if there, says what bos, eos and
+// pad are) or from a tokenizer.json with the other beside it. INVALID_ARGUMENT names file and
+// field; UNIMPLEMENTED a kind of tokenizer that is not byte-level BPE.
 absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(FileSystem& files, const std::string& path);
 absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(const GgufFile& file);
 

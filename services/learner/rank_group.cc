@@ -191,7 +191,7 @@ class C10dRankGroup : public RankGroup {
       if (r != rank() && now - beaten_at_[r] > options_.silence_max) silent.push_back(r);
     }
     if (silent.empty()) return absl::OkStatus();
-    failed_ = absl::UnavailableError(
+    failed_ = absl::AbortedError(
         absl::StrCat("rank ", rank(), " of ", size(), ": rank ", absl::StrJoin(silent, ", "),
                      " gave no sign of life for ", absl::FormatDuration(options_.silence_max)));
     return failed_;
@@ -250,8 +250,8 @@ class C10dRankGroup : public RankGroup {
     } else if (!silent.empty()) {
       who = absl::StrCat("rank ", absl::StrJoin(silent, ", "), " is gone");
     }
-    failed_ = absl::UnavailableError(absl::StrCat("rank ", rank(), " of ", size(), ": ", what, ": ",
-                                                  who, " (", status.message(), ")"));
+    failed_ = absl::AbortedError(absl::StrCat("rank ", rank(), " of ", size(), ": ", what, ": ",
+                                              who, " (", status.message(), ")"));
     return failed_;
   }
 

@@ -50,7 +50,7 @@ class RankTrainer : public Trainer {
 };
 
 // What a rank above 0 does: follows rank 0 until that says that the run is over (OK). Blocks.
-// UNAVAILABLE when a rank is gone.
+// ABORTED when a rank is gone.
 absl::Status ServeRank(RankGroup& ranks, Trainer& local);
 
 }  // namespace crescendo
