@@ -252,6 +252,7 @@ absl::Status CompletionCommand(const CliArguments& arguments, const TrainingWorl
     return absl::InvalidArgumentError("expected the shell: crescendo completion bash");
   }
   std::vector<CommandHelp> commands;
+  commands.reserve(std::size(kCommands) + 3);
   for (const Command& command : kCommands) {
     commands.emplace_back(std::string(command.name), std::string(command.help));
   }

@@ -48,8 +48,8 @@ absl::StatusOr<LearnerHostOptions> MakeHostOptions(const RunConfig& config, int 
   options.learner.nonfinite_steps_max = config.learner.nonfinite_steps_max;
   options.learner.connect_max = config.network.connect_timeout;
   for (const StageSection& stage : config.stages) {
-    ASSIGN_OR_RETURN(StageObjective objective, MakeStageObjective(config, stage.objective));
-    options.step.stages.push_back(std::move(objective));
+    ASSIGN_OR_RETURN(const StageObjective objective, MakeStageObjective(config, stage.objective));
+    options.step.stages.push_back(objective);
   }
   options.step.learning_rate = config.optimizer.learning_rate;
   options.incarnation = incarnation;

@@ -81,6 +81,7 @@ absl::StatusOr<Rewards> MakeRewards(const std::string& path, FileSystem* files, 
 
 std::vector<std::string> Reasons() {
   std::vector<std::string> reasons;
+  reasons.reserve(kReasonCodes);
   for (int i = 0; i < kReasonCodes; ++i) {
     reasons.emplace_back(ReasonName(static_cast<ReasonCode>(i)));
   }

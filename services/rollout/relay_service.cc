@@ -50,7 +50,7 @@ grpc::Status RelayServiceImpl::PullChunks(grpc::ServerContext* context,
         "weights of version ", kept->manifest().version(), ": chunks: expected at most ",
         kept->chunks(), ", asked for ", request->first_chunk(), " to ", end)));
   }
-  const grpc::Status left(grpc::StatusCode::CANCELLED, "the receiver left");
+  grpc::Status left(grpc::StatusCode::CANCELLED, "the receiver left");
   absl::Duration silent;
   for (uint32_t i = request->first_chunk(); i < end;) {
     v1::WeightChunk chunk;

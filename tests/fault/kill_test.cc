@@ -15,15 +15,16 @@
 namespace crescendo {
 namespace {
 
-constexpr int kSteps = 8;
+// Many and quick: a kill that follows a step's line must find the run in its middle.
+constexpr int kSteps = 40;
 constexpr int kGroups = 8;
 constexpr absl::Duration kRunMax = absl::Minutes(5);
 
 std::vector<std::string> ShortRun() {
-  std::vector<std::string> overrides = ThreeStages(kGroups, 3, 3);
+  std::vector<std::string> overrides = ThreeStages(kGroups, 12, 12);
   overrides.insert(overrides.end(),
                    {absl::StrCat("--steps=", kSteps), "--curriculum.min_steps=2",
-                    "--evaluation.problems=64", "--evaluation.every=4", "--coordinator.lease=2s"});
+                    "--evaluation.problems=64", "--evaluation.every=20", "--coordinator.lease=2s"});
   return overrides;
 }
 
@@ -77,12 +78,17 @@ void KillInTheMiddle(const std::string& service, const std::vector<std::string>&
   std::vector<std::string> overrides = ShortRun();
   overrides.insert(overrides.end(), more.begin(), more.end());
   auto train = StartDemo(out, overrides);
-  for (int step : {2, 5}) {  // twice: once in the first stage, once later
+  for (int step : {4, 18}) {  // twice: once in the first stage, once later
     const bool came =
         train->ReadUntil([&](const std::string& line) { return SaysStep(line, step); }, kRunMax);
     INFO(train->output());
     REQUIRE(came);
-    const std::vector<pid_t> pids = ChildrenOf(train->pid(), service);
+    // A service that is being started again is there in a moment.
+    std::vector<pid_t> pids = ChildrenOf(train->pid(), service);
+    for (int look = 0; pids.empty() && look < 100; ++look) {
+      train->ReadUntil([](const std::string&) { return false; }, absl::Milliseconds(50));
+      pids = ChildrenOf(train->pid(), service);
+    }
     REQUIRE(!pids.empty());
     REQUIRE(kill(pids.back(), SIGKILL) == 0);
   }

@@ -79,12 +79,12 @@ struct World {
     argv.insert(argv.end(), more.begin(), more.end());
     return argv;
   }
-  // Nothing of a run, and no file that was left half-written: at most logs.
+  // Nothing of a run, and no file that was left half-written: at most logs and traces.
   void CheckNothingWritten() const {
     if (!dir.files->Exists(dir / "out")) return;
     const auto names = dir.files->ListDir(dir / "out");
     REQUIRE(names.ok());
-    for (const std::string& name : *names) CHECK(name == "logs");
+    for (const std::string& name : *names) CHECK((name == "logs" || name == "trace"));
   }
 
   TempDir dir;
