@@ -322,7 +322,7 @@ TEST_CASE("A rank that dies in a step ends all of them, by name") {
   INFO(processes.ranks[0]->output());
   CHECK(absl::StrContains(processes.ranks[0]->output(), "rank 1 is gone"));
   INFO(processes.ranks[2]->output());
-  CHECK(absl::StrContains(processes.ranks[2]->output(), "STATUS UNAVAILABLE: rank 2 of 3"));
+  CHECK(absl::StrContains(processes.ranks[2]->output(), "STATUS ABORTED: rank 2 of 3"));
 }
 
 }  // namespace
