@@ -1,12 +1,16 @@
 #include "common/metrics/metrics_server.h"
 
+#include <netdb.h>
 #include <prometheus/exposer.h>
 #include <prometheus/text_serializer.h>
+#include <sys/socket.h>
 
 #include <exception>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "common/base/status_macros.h"
 #include "common/metrics/disk_metrics.h"
 #include "common/metrics/gpu_metrics.h"
@@ -19,6 +23,23 @@ namespace {
 constexpr int kThreads = 2;
 constexpr int kRequestTimeoutMs = 5000;
 constexpr int kRequestBytesMax = 8192;
+constexpr absl::Duration kKnockEvery = absl::Milliseconds(5);
+
+// Connects to a listener at `address` and goes away again.
+void Knock(const Address& address) {
+  addrinfo hints = {};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(address.host.c_str(), absl::StrCat(address.port).c_str(), &hints, &found) != 0) {
+    return;
+  }
+  for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
+    const OwnedSocket socket(::socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC, 0));
+    (void)connect(socket.fd(), at->ai_addr, at->ai_addrlen);
+  }
+  freeaddrinfo(found);
+}
 
 }  // namespace
 
@@ -26,7 +47,18 @@ MetricsServer::MetricsServer()
     : registry_(std::make_shared<prometheus::Registry>()),
       process_(std::make_shared<ProcessMetrics>()) {}
 
-MetricsServer::~MetricsServer() = default;
+// civetweb sees that it shall stop when its poll returns: every 2 s, or when somebody connects.
+MetricsServer::~MetricsServer() {
+  const absl::StatusOr<Address> address = ParseAddress(address_);
+  if (!address.ok()) return;
+  absl::Notification stopped;
+  std::thread stopping([&] {
+    exposer_.reset();
+    stopped.Notify();
+  });
+  while (!stopped.WaitForNotificationWithTimeout(kKnockEvery)) Knock(*address);
+  stopping.join();
+}
 
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
     const MetricsServerOptions& options) {

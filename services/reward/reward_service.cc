@@ -293,7 +293,10 @@ class RewardServiceImpl::Stream final
     response_ = std::move(outbox_.front());
     outbox_.pop_front();
     grpc::WriteOptions options;
-    if (!outbox_.empty()) options.set_buffer_hint();  // more follows at once: one packet for many
+    // More follows at once: one packet for many. Not the first of a stream: gRPC 1.51 has been seen
+    // to keep it, and all that followed, until the next ping.
+    if (begun_ && !outbox_.empty()) options.set_buffer_hint();
+    begun_ = true;
     StartWrite(&response_, options);
   }
 
@@ -332,6 +335,7 @@ class RewardServiceImpl::Stream final
   bool scheduled_ ABSL_GUARDED_BY(mutex_) = false;  // listed in the pool, or being graded
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool begun_ ABSL_GUARDED_BY(mutex_) = false;  // something was written
   bool read_all_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;

@@ -3,10 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/base/status_macros.h"
 #include "common/convert/convert.h"
-#include "common/os/posix_env.h"
-#include "common/rpc/channel.h"
 #include "common/rpc/deadline.h"
 
 namespace crescendo {
@@ -15,20 +12,8 @@ namespace {
 // Above the core's window of chunks, with room for what a reset made void.
 constexpr size_t kQueue = 16384;
 constexpr absl::Duration kIdleWait = absl::Seconds(1);
-constexpr absl::Duration kConnectTry = absl::Seconds(1);
-// A stream that lives long is opened anew: every call has a deadline.
-constexpr absl::Duration kStreamLifetime = absl::Hours(1);
 
 }  // namespace
-
-struct ExperienceClient::Stream {
-  uint64_t number = 0;
-  grpc::ClientContext context;
-  std::unique_ptr<grpc::ClientReaderWriter<v1::SampleChunk, v1::ChunkAck>> calls;
-  std::atomic<bool> over{false};     // the reader has seen the end
-  std::atomic<bool> closing{false};  // by us: the end is no break
-  std::thread reader;
-};
 
 ExperienceClient::ExperienceClient(const WorkerContext& context,
                                    std::shared_ptr<grpc::Channel> channel,
@@ -50,7 +35,7 @@ void ExperienceClient::Start() {
 void ExperienceClient::Stop() {
   queue_.Close();
   if (thread_.joinable()) thread_.join();
-  Close();
+  stream_.reset();
 }
 
 void ExperienceClient::Newest(uint64_t number) {
@@ -85,81 +70,45 @@ void ExperienceClient::Loop() {
 }
 
 void ExperienceClient::Write(const SendChunk& chunk) {
-  if (chunk.stream < newest_.load() || chunk.stream <= broken_) return;
-  if (stream_ == nullptr || stream_->number != chunk.stream) {
-    if (!Open(chunk.stream)) return;
+  if (chunk.stream < newest_.load()) return;
+  if ((stream_ == nullptr || number_ != chunk.stream) && !Open(chunk.stream)) return;
+  if (stream_->Write(ToProto(chunk.chunk))) {
+    context_.metrics->chunks_sent_total.Increment();
+  } else {
+    stream_->Close();  // it stays: what else is of its number is dropped
   }
-  if (stream_->over.load() || !stream_->calls->Write(ToProto(chunk.chunk))) {
-    Broken(chunk.stream);
-    return;
-  }
-  context_.metrics->chunks_sent_total.Increment();
 }
 
 bool ExperienceClient::Open(uint64_t number) {
-  Close();
-  while (true) {
-    const absl::Status connected =
-        AwaitConnected(*channel_, "learner", context_.peers.learner, kConnectTry,
-                       [this] { return context_.stop->IsSet(); });
-    if (connected.ok()) break;
-    if (context_.stop->IsSet() || number < newest_.load()) return false;
-    watch_.Failed("to take samples", connected);
-  }
-  auto stream = std::make_unique<Stream>();
-  stream->number = number;
-  stream->context.set_deadline(absl::ToChronoTime(RealNow() + kStreamLifetime));
-  stream->calls = stub_->StreamSamples(&stream->context);
-  Stream* raw = stream.get();
-  stream->reader = std::thread([this, raw] { ReadAcks(raw); });
-  stream_ = std::move(stream);
+  stream_.reset();
+  const PeerLine line = {channel_.get(),    "learner", context_.peers.learner,
+                         "to take samples", &watch_,   context_.stop};
+  if (!AwaitPeer(line, [this, number] { return number < newest_.load(); })) return false;
+  number_ = number;
+  stream_ = std::make_unique<SampleStream>(
+      line, [this](grpc::ClientContext* context) { return stub_->StreamSamples(context); },
+      SampleStream::Events{
+          [this, number](v1::ChunkAck& message) { return TakeAck(number, message); },
+          [this, number] { OnBreak(number); }});
   return true;
 }
 
-void ExperienceClient::ReadAcks(Stream* stream) {
-  v1::ChunkAck message;
-  while (stream->calls->Read(&message)) {
-    watch_.Ok();
-    absl::StatusOr<ChunkAck> ack = FromProto(message);
-    if (!ack.ok()) {
-      context_.log.Error("an acknowledgement cannot be read", {{"status", ack.status()}});
-      break;
-    }
-    context_.post([number = stream->number, ack = *std::move(ack)](RolloutCore& core) {
-      core.OnChunkAck(number, ack);
-    });
+bool ExperienceClient::TakeAck(uint64_t number, const v1::ChunkAck& message) {
+  absl::StatusOr<ChunkAck> ack = FromProto(message);
+  if (!ack.ok()) {
+    context_.log.Error("an acknowledgement cannot be read", {{"status", ack.status()}});
+    return false;
   }
-  stream->over.store(true);
-  if (stream->closing.load() || context_.stop->IsSet()) return;
-  // The writing thread may have nothing to write for long: the reader tells.
-  context_.post([number = stream->number](RolloutCore& core) {
-    if (core.stream() == number) core.OnLearnerReset();
-  });
-  on_broken_();
+  context_.post(
+      [number, ack = *std::move(ack)](RolloutCore& core) { core.OnChunkAck(number, ack); });
+  return true;
 }
 
-void ExperienceClient::Broken(uint64_t number) {
-  broken_ = number;
-  Close();
+void ExperienceClient::OnBreak(uint64_t number) {
   context_.post([number](RolloutCore& core) {
     if (core.stream() == number) core.OnLearnerReset();
   });
   on_broken_();
-}
-
-void ExperienceClient::Close() {
-  if (stream_ == nullptr) return;
-  const bool broke = stream_->over.load() && !context_.stop->IsSet();
-  stream_->closing.store(true);
-  if (!broke) stream_->context.TryCancel();  // else it is over, and Finish says why
-  stream_->reader.join();
-  const grpc::Status status = stream_->calls->Finish();
-  if (broke) {
-    // Not to open streams to a peer that ends each of them at once without a pause.
-    context_.stop->WaitFor(watch_.Failed(
-        "to take samples", DescribeFailure(status, watch_.who(), absl::ZeroDuration())));
-  }
-  stream_.reset();
 }
 
 void ExperienceClient::CallResume(const RequestResume& request) {

@@ -19,7 +19,7 @@
 
 #include "common/base/bounded_queue.h"
 #include "crescendo/v1/experience.grpc.pb.h"
-#include "services/rollout/peer_watch.h"
+#include "services/rollout/peer_stream.h"
 #include "services/rollout/worker_context.h"
 
 namespace crescendo {
@@ -40,14 +40,13 @@ class ExperienceClient {
   std::string Awaiting() const { return watch_.Awaiting(); }
 
  private:
-  struct Stream;
+  using SampleStream = PeerStream<v1::SampleChunk, v1::ChunkAck>;
   void Loop();
   void Write(const SendChunk& chunk);
   bool Open(uint64_t number);
-  void Close();
-  void Broken(uint64_t number);
+  bool TakeAck(uint64_t number, const v1::ChunkAck& message);
+  void OnBreak(uint64_t number);
   void CallResume(const RequestResume& request);
-  void ReadAcks(Stream* stream);
   void Newest(uint64_t number);
 
   const WorkerContext context_;
@@ -57,8 +56,8 @@ class ExperienceClient {
   PeerWatch watch_;
   BoundedQueue<std::variant<SendChunk, RequestResume>> queue_;
   std::atomic<uint64_t> newest_{0};
-  std::unique_ptr<Stream> stream_;  // of the writing thread
-  uint64_t broken_ = 0;             // streams up to this number are done for
+  std::unique_ptr<SampleStream> stream_;  // of the writing thread
+  uint64_t number_ = 0;                  // of the stream
   std::thread thread_;
 };
 

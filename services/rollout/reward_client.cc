@@ -4,30 +4,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
-#include "common/base/status_macros.h"
 #include "common/convert/convert.h"
-#include "common/os/posix_env.h"
-#include "common/rpc/channel.h"
-#include "common/rpc/deadline.h"
 
 namespace crescendo {
 namespace {
 
 constexpr size_t kQueue = 2 * limits::kGradesInFlightMax;
 constexpr absl::Duration kIdleWait = absl::Seconds(1);
-constexpr absl::Duration kConnectTry = absl::Seconds(1);
-constexpr absl::Duration kStreamLifetime = absl::Hours(1);
 
 }  // namespace
-
-struct RewardClient::Stream {
-  grpc::ClientContext context;
-  std::unique_ptr<grpc::ClientReaderWriter<v1::GradeRequest, v1::GradeResponse>> calls;
-  std::atomic<bool> over{false};
-  std::atomic<bool> closing{false};
-  std::atomic<bool> told{false};  // the break has been reported
-  std::thread reader;
-};
 
 RewardClient::RewardClient(const WorkerContext& context, std::shared_ptr<grpc::Channel> channel,
                            const PromptCodec* codec)
@@ -48,7 +33,7 @@ void RewardClient::Start() {
 void RewardClient::Stop() {
   queue_.Close();
   if (thread_.joinable()) thread_.join();
-  Close();
+  stream_.reset();
 }
 
 bool RewardClient::Grade(RequestGrade request) { return queue_.TryPush(std::move(request)); }
@@ -65,7 +50,7 @@ void RewardClient::Loop() {
 }
 
 void RewardClient::Write(const RequestGrade& request) {
-  if (stream_ != nullptr && stream_->over.load()) Close();
+  if (stream_ != nullptr && stream_->ended()) stream_.reset();
   if (request.id < void_below_.load()) return;
   if (stream_ == nullptr && !Open()) return;
   v1::GradeRequest message;
@@ -84,59 +69,47 @@ void RewardClient::Write(const RequestGrade& request) {
     absl::MutexLock lock(&mutex_);
     asked_[request.id] = {context_.clock->Now(), request.group, request.sample};
   }
-  if (!stream_->calls->Write(message)) Broken(stream_.get());
+  stream_->Write(message);
 }
 
 bool RewardClient::Open() {
-  while (true) {
-    const absl::Status connected =
-        AwaitConnected(*channel_, "reward service", context_.peers.reward, kConnectTry,
-                       [this] { return context_.stop->IsSet(); });
-    if (connected.ok()) break;
-    if (context_.stop->IsSet()) return false;
-    watch_.Failed("to grade", connected);
-  }
-  auto stream = std::make_unique<Stream>();
-  stream->context.set_deadline(absl::ToChronoTime(RealNow() + kStreamLifetime));
-  stream->calls = stub_->Grade(&stream->context);
-  Stream* raw = stream.get();
-  stream->reader = std::thread([this, raw] { ReadVerdicts(raw); });
-  stream_ = std::move(stream);
+  const PeerLine line = {channel_.get(), "reward service", context_.peers.reward,
+                         "to grade",     &watch_,          context_.stop};
+  if (!AwaitPeer(line, [] { return false; })) return false;
+  stream_ = std::make_unique<GradeStream>(
+      line, [this](grpc::ClientContext* context) { return stub_->Grade(context); },
+      GradeStream::Events{[this](v1::GradeResponse& message) {
+                            TakeVerdict(message);
+                            return true;
+                          },
+                          [this] { OnBreak(); }});
   return true;
 }
 
-void RewardClient::ReadVerdicts(Stream* stream) {
-  v1::GradeResponse message;
-  while (stream->calls->Read(&message)) {
-    watch_.Ok();
-    const uint64_t id = message.id();
-    const absl::StatusOr<Verdict> verdict = FromProto(message.verdict());
-    {
-      absl::MutexLock lock(&mutex_);
-      const auto it = asked_.find(id);
-      if (it != asked_.end()) {
-        context_.metrics->verdict_wait_seconds.Observe(
-            absl::ToDoubleSeconds(context_.clock->Now() - it->second.time));
-        context_.Note({.kind = LifeEvent::kGraded,
-                       .group = it->second.group.value(),
-                       .sample = static_cast<int32_t>(it->second.sample)});
-        asked_.erase(it);
-      }
+void RewardClient::TakeVerdict(const v1::GradeResponse& message) {
+  const uint64_t id = message.id();
+  const absl::StatusOr<Verdict> verdict = FromProto(message.verdict());
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto it = asked_.find(id);
+    if (it != asked_.end()) {
+      context_.metrics->verdict_wait_seconds.Observe(
+          absl::ToDoubleSeconds(context_.clock->Now() - it->second.time));
+      context_.Note({.kind = LifeEvent::kGraded,
+                     .group = it->second.group.value(),
+                     .sample = static_cast<int32_t>(it->second.sample)});
+      asked_.erase(it);
     }
-    context_.post([id, verdict = verdict.ok() ? *verdict : Verdict::kUndecided,
-                   reward = message.reward(), extracted = message.extracted().substr(0, 256),
-                   reason = message.reason().substr(0, 256)](RolloutCore& core) {
-      core.OnVerdict(id, verdict, reward, extracted, reason);
-    });
   }
-  stream->over.store(true);
-  if (!stream->closing.load()) Broken(stream);
+  context_.post([id, verdict = verdict.ok() ? *verdict : Verdict::kUndecided,
+                 reward = message.reward(), extracted = message.extracted().substr(0, 256),
+                 reason = message.reason().substr(0, 256)](RolloutCore& core) {
+    core.OnVerdict(id, verdict, reward, extracted, reason);
+  });
 }
 
-// Reports the break once; the core's new requests get ids that are not void.
-void RewardClient::Broken(Stream* stream) {
-  stream->over.store(true);
-  if (stream->told.exchange(true) || context_.stop->IsSet()) return;
+// The core's new requests get ids that are not void.
+void RewardClient::OnBreak() {
   {
     absl::MutexLock lock(&mutex_);
     asked_.clear();
@@ -145,21 +118,6 @@ void RewardClient::Broken(Stream* stream) {
     void_below_.store(core.next_grade_id());
     core.OnRewardReset();
   });
-}
-
-void RewardClient::Close() {
-  if (stream_ == nullptr) return;
-  const bool broke = stream_->over.load() && !context_.stop->IsSet();
-  stream_->closing.store(true);
-  if (!broke) stream_->context.TryCancel();  // else it is over, and Finish says why
-  stream_->reader.join();
-  const grpc::Status status = stream_->calls->Finish();
-  if (broke) {
-    // Not to open streams to a peer that ends each of them at once without a pause.
-    context_.stop->WaitFor(
-        watch_.Failed("to grade", DescribeFailure(status, watch_.who(), absl::ZeroDuration())));
-  }
-  stream_.reset();
 }
 
 }  // namespace crescendo

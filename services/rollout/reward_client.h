@@ -17,7 +17,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/bounded_queue.h"
 #include "crescendo/v1/reward.grpc.pb.h"
-#include "services/rollout/peer_watch.h"
+#include "services/rollout/peer_stream.h"
 #include "services/rollout/prompt_codec.h"
 #include "services/rollout/worker_context.h"
 
@@ -37,13 +37,12 @@ class RewardClient {
   std::string Awaiting() const { return watch_.Awaiting(); }
 
  private:
-  struct Stream;
+  using GradeStream = PeerStream<v1::GradeRequest, v1::GradeResponse>;
   void Loop();
   void Write(const RequestGrade& request);
   bool Open();
-  void Close();
-  void Broken(Stream* stream);
-  void ReadVerdicts(Stream* stream);
+  void TakeVerdict(const v1::GradeResponse& message);
+  void OnBreak();
 
   const WorkerContext context_;
   const PromptCodec* const codec_;
@@ -53,7 +52,7 @@ class RewardClient {
   BoundedQueue<RequestGrade> queue_;
   // Requests with smaller ids are void: they were asked anew after a break.
   std::atomic<uint64_t> void_below_{0};
-  std::unique_ptr<Stream> stream_;  // of the writing thread
+  std::unique_ptr<GradeStream> stream_;  // of the writing thread
   std::thread thread_;
   absl::Mutex mutex_;
   struct Asked {

@@ -101,6 +101,28 @@ TEST_CASE("Many answers in flight each get one verdict, then the stream ends wel
   }
 }
 
+// gRPC kept the verdicts of one such stream in some hundred until the next ping.
+TEST_CASE("The first answers of a stream, all at once, are answered at once") {
+  Fixture fixture(1);
+  constexpr int kStreams = 1000;
+  constexpr int kAnswers = 32;
+  for (int i = 0; i < kStreams; ++i) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(fixture.clock_->Now() + absl::Seconds(5)));
+    const auto stream = fixture.stub_->Grade(&context);
+    std::thread writer([&] {
+      for (int j = 0; j < kAnswers; ++j) stream->Write(Fixture::Request(j, "1", "\\boxed{1}"));
+    });
+    int got = 0;
+    v1::GradeResponse response;
+    while (got < kAnswers && stream->Read(&response)) ++got;
+    writer.join();
+    REQUIRE(got == kAnswers);
+    context.TryCancel();
+    stream->Finish();
+  }
+}
+
 TEST_CASE("What is beyond a bound or not UTF-8 is answered, not fatal") {
   Fixture fixture;
   const std::string huge(limits::kResponseTextBytesMax + 1, 'x');
