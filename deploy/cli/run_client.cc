@@ -19,20 +19,33 @@ constexpr int64_t kLookBack = 2;
 
 absl::StatusOr<std::unique_ptr<RunClient>> RunClient::Make(const std::string& address,
                                                            const Transport& transport) {
-  ASSIGN_OR_RETURN(auto channel,
-                   MakeChannel(address, "coordinator", transport, {Role::kCoordinator}));
-  return std::unique_ptr<RunClient>(new RunClient(address, std::move(channel)));
+  std::unique_ptr<RunClient> client(new RunClient(address, transport));
+  RETURN_IF_ERROR(client->Connect());
+  return client;
 }
 
-RunClient::RunClient(std::string address, std::shared_ptr<grpc::Channel> channel)
-    : address_(std::move(address)), stub_(v1::CoordinatorService::NewStub(std::move(channel))) {}
+RunClient::RunClient(std::string address, const Transport& transport)
+    : address_(std::move(address)), transport_(transport) {}
+
+absl::Status RunClient::Connect() {
+  ASSIGN_OR_RETURN(auto channel,
+                   MakeChannel(address_, "coordinator", transport_, {Role::kCoordinator}));
+  stub_ = v1::CoordinatorService::NewStub(std::move(channel));
+  return absl::OkStatus();
+}
 
 absl::Status RunClient::FetchStatus(absl::Duration timeout, RunPicture* picture) {
   v1::RunStatus status;
-  RETURN_IF_ERROR(Call(timeout, absl::StrCat("the coordinator at ", address_, " for the status"),
-                       [&](grpc::ClientContext* context) {
-                         return stub_->GetStatus(context, v1::GetStatusRequest(), &status);
-                       }));
+  const absl::Status called =
+      Call(timeout, absl::StrCat("the coordinator at ", address_, " for the status"),
+           [&](grpc::ClientContext* context) {
+             return stub_->GetStatus(context, v1::GetStatusRequest(), &status);
+           });
+  if (!called.ok()) {
+    // A new channel tries at once; the old one would wait, on a busy machine for seconds.
+    RETURN_IF_ERROR(Connect());
+    return called;
+  }
   picture->status = std::move(status);
   picture->steps.erase(picture->steps.lower_bound(picture->status.step()), picture->steps.end());
   picture->evaluations.erase(picture->evaluations.upper_bound(picture->status.step()),

@@ -42,12 +42,14 @@ class RunClient {
   const std::string& address() const { return address_; }
 
  private:
-  RunClient(std::string address, std::shared_ptr<grpc::Channel> channel);
+  RunClient(std::string address, const Transport& transport);
+  absl::Status Connect();
   absl::Status FetchStatus(absl::Duration timeout, RunPicture* picture);
   absl::Status FetchHistory(int64_t from_step, absl::Duration timeout, RunPicture* picture);
 
   const std::string address_;
-  const std::unique_ptr<v1::CoordinatorService::Stub> stub_;
+  const Transport transport_;
+  std::unique_ptr<v1::CoordinatorService::Stub> stub_;
 };
 
 }  // namespace crescendo

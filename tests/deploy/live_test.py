@@ -27,6 +27,7 @@ from deploy_files import (DEPLOY, ROOT, Failures, compose, crescendo_services, l
 STEPS = 4
 WORKERS = 2
 PATIENCE_SECONDS = 240
+SETTLE_SECONDS = 30
 # Panels that have no data in this run, and why.
 EMPTY = {
     "cluster: GPU use": "exported where NVIDIA's library finds a GPU",
@@ -175,21 +176,34 @@ def autoscaler_expressions():
         yield "scaled-object.yaml", trigger["metadata"]["query"]
 
 
+def settled(cluster, expression, holds):
+    """The answer, asked again for a while until it is as it shall be: what a scrape has not seen yet, it sees soon."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while True:
+        result, error = cluster.query(expression)
+        if error or holds(result) or time.monotonic() > end:
+            return result, error
+        time.sleep(0.5)
+
+
 def check_expressions(cluster, failures):
     rules = {name for name, _ in rule_expressions()}
     for where, expression in list(rule_expressions()) + list(panel_expressions()) + list(autoscaler_expressions()):
-        result, error = cluster.query(expression)
-        failures.check(not error, f"{where}: {expression}: {error}")
-        if where in rules and where.startswith("Crescendo"):
+        if where in EMPTY:
+            _, error = cluster.query(expression)
+        elif where in rules and where.startswith("Crescendo"):
+            result, error = settled(cluster, expression, lambda r: not r)
             failures.check(not result, f"{where} fires in a healthy run: {result[:2]}")
-        elif where not in EMPTY:
+        else:
+            result, error = settled(cluster, expression, bool)
             failures.check(result, f"{where}: no data: {expression}")
+        failures.check(not error, f"{where}: {expression}: {error}")
     # What alerts compare must be there, or they could never fire.
     names = set()
     for _, expression in rule_expressions():
         names |= set(re.findall(r"\bcrescendo_[a-z0-9_]+", expression))
     for name in sorted(names - {"crescendo_"}):  # that is of a regular expression
-        failures.check(cluster.query(name)[0], f"a rule names {name}, which no service has")
+        failures.check(settled(cluster, name, bool)[0], f"a rule names {name}, which no service has")
 
 
 def check_metrics(cluster, failures):
@@ -223,6 +237,7 @@ def main():
     finally:
         cluster.stop(failures)
         if failures.lines:
+            print("\n".join(failures.lines))  # before the logs, which may be cut
             for log in sorted(folder.glob("*.log")):
                 print(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-12:]))
         if "--keep" not in sys.argv:

@@ -78,7 +78,7 @@ void KillInTheMiddle(const std::string& service, const std::vector<std::string>&
   std::vector<std::string> overrides = ShortRun();
   overrides.insert(overrides.end(), more.begin(), more.end());
   auto train = StartDemo(out, overrides);
-  for (int step : {4, 18}) {  // twice: once in the first stage, once later
+  for (int step : {4, 12}) {  // twice: once in the first stage, once later
     const bool came =
         train->ReadUntil([&](const std::string& line) { return SaysStep(line, step); }, kRunMax);
     INFO(train->output());

@@ -5,6 +5,7 @@
 
 #include "catch2/catch.hpp"
 #include "deploy/cli/completion.h"
+#include "tests/support/temp_dir.h"
 
 namespace crescendo {
 namespace {
@@ -18,7 +19,8 @@ TEST_CASE("options are those that the help names, without keys of the recipe") {
 
 // What bash offers for a line, its words separated by spaces; the last word is being typed.
 std::string Complete(const std::string& script, const std::string& line) {
-  const std::string path = "/tmp/crescendo-completion-test.bash";
+  const TempDir dir;
+  const std::string path = dir.path() + "/completion.bash";
   std::ofstream(path) << script << "\nCOMP_WORDS=(" << line
                       << ")\nCOMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))\n"
                       << "_crescendo\necho \"${COMPREPLY[@]}\"\n";
@@ -28,7 +30,6 @@ std::string Complete(const std::string& script, const std::string& line) {
   char buffer[256];
   while (fgets(buffer, sizeof(buffer), pipe) != nullptr) out += buffer;
   CHECK(pclose(pipe) == 0);
-  std::remove(path.c_str());
   return out;
 }
 
