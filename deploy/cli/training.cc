@@ -15,15 +15,16 @@
 #include "common/base/status_macros.h"
 #include "common/rpc/address.h"
 #include "common/rpc/transport_config.h"
+#include "deploy/cli/curve_files.h"
 #include "deploy/cli/html_report.h"
 #include "deploy/cli/run_report.h"
 #include "deploy/cli/run_watcher.h"
-#include "deploy/cli/tensorboard.h"
 
 namespace crescendo {
 namespace {
 
 constexpr absl::Duration kLoop = absl::Milliseconds(100);
+constexpr absl::Duration kCurvesEvery = absl::Seconds(2);
 constexpr size_t kReportBytesMax = 64u << 20;
 
 // A lock on the folder: one supervisor at a time. Let go by the system when the process ends.
@@ -99,24 +100,37 @@ class TrainingLoop {
       : config_(config),
         world_(world),
         watcher_(world.terminal, absl::StrCat(config.run.name, ", seed ", config.run.seed),
-                 /*from_the_beginning=*/fresh) {}
+                 /*from_the_beginning=*/fresh),
+        curves_(world.files, config.run.out) {}
 
   absl::Status Run(std::vector<SupervisedService> services, const std::string& coordinator);
   const RunPicture& picture() const { return watcher_.picture(); }
 
  private:
   absl::Status Watch(Supervisor& supervisor, RunClient& client);
+  // What cannot be written now is written at the end, where an error is one of the run.
+  absl::Status WriteCurves();
 
   const RunConfig& config_;
   const TrainingWorld& world_;
   RunWatcher watcher_;
+  CurveFiles curves_;
+  absl::Time curves_due_ = absl::InfinitePast();
 };
+
+absl::Status TrainingLoop::WriteCurves() {
+  const RunPicture& run = watcher_.picture();
+  if (run.steps.empty() && run.evaluations.empty()) return absl::OkStatus();
+  curves_due_ = world_.clock->Now() + kCurvesEvery;
+  return curves_.Update(run, world_.clock->Now());
+}
 
 absl::Status TrainingLoop::Watch(Supervisor& supervisor, RunClient& client) {
   while (true) {
     if (world_.stop->WaitFor(kLoop)) return absl::CancelledError("stopped");
     RETURN_IF_ERROR(supervisor.Poll());
     (void)watcher_.Poll(client, world_.clock->Now());  // the view tells of a silent coordinator
+    if (world_.clock->Now() >= curves_due_) (void)WriteCurves();
     const v1::RunStatus& status = watcher_.picture().status;
     if (status.state() == "failed") {
       return absl::AbortedError(absl::StrCat("the run failed: ", status.failure()));
@@ -124,7 +138,8 @@ absl::Status TrainingLoop::Watch(Supervisor& supervisor, RunClient& client) {
     if (status.state() == "finished") break;
   }
   supervisor.ExpectEnd();
-  return watcher_.FetchAll(client);
+  RETURN_IF_ERROR(watcher_.FetchAll(client));
+  return WriteCurves();
 }
 
 absl::Status TrainingLoop::Run(std::vector<SupervisedService> services,
@@ -136,22 +151,11 @@ absl::Status TrainingLoop::Run(std::vector<SupervisedService> services,
                         [&](absl::string_view line) { world_.terminal->Line(line); });
   RETURN_IF_ERROR(supervisor.Start());
   absl::Status status = Watch(supervisor, *client);
+  if (!status.ok()) (void)WriteCurves();
   world_.terminal->KeepFrame();
   if (absl::IsCancelled(status)) world_.terminal->Line("stopping ...");
   supervisor.Stop();
   return status;
-}
-
-// metrics.jsonl, and the same for TensorBoard.
-absl::Status WriteCurves(const std::string& out, const TrainingWorld& world,
-                         const RunPicture& picture) {
-  const std::string lines = MetricsJsonLines(picture);
-  RETURN_IF_ERROR(world.files->WriteFile(JoinPath(out, "metrics.jsonl"), lines));
-  const std::string folder = JoinPath(out, "tensorboard");
-  RETURN_IF_ERROR(world.files->MakeDirs(folder));
-  const absl::Time begin = world.clock->Now() - absl::Seconds(picture.status.elapsed_seconds());
-  return world.files->WriteFile(JoinPath(folder, "events.out.tfevents.0.crescendo"),
-                                TensorBoardEvents(lines, begin));
 }
 
 absl::Status WriteResults(const RunConfig& config, int workers, const TrainingWorld& world,
@@ -159,7 +163,6 @@ absl::Status WriteResults(const RunConfig& config, int workers, const TrainingWo
   *report = ReportJson(picture, config.run.seed, workers,
                        FindProvenance(*world.files, world.program_folder));
   const std::string& out = config.run.out;
-  RETURN_IF_ERROR(WriteCurves(out, world, picture));
   RETURN_IF_ERROR(world.files->WriteFile(
       JoinPath(out, "report.html"), HtmlReport(config.run.name, picture, *report, ToToml(config))));
   // Last: it says that the run is finished.
@@ -253,7 +256,6 @@ absl::StatusOr<nlohmann::ordered_json> Train(const RunConfig& config, int worker
   (void)world.files->Remove(AddressesFile(out));
   if (absl::IsInvalidArgument(status) && fresh && loop.picture().steps.empty())
     ForgetRun(world, out);
-  if (!status.ok() && !loop.picture().steps.empty()) (void)WriteCurves(out, world, loop.picture());
   RETURN_IF_ERROR(status);
   nlohmann::ordered_json report;
   RETURN_IF_ERROR(WriteResults(config, workers, world, loop.picture(), &report));

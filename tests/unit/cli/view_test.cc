@@ -1,5 +1,8 @@
 // The view, the report and the comparison say what the run was, in exact figures where there are
 // any.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cmath>
 
 #include "absl/strings/match.h"
@@ -9,10 +12,13 @@
 #include "deploy/cli/arguments.h"
 #include "deploy/cli/child_process.h"
 #include "deploy/cli/comparison.h"
+#include "deploy/cli/curve_files.h"
 #include "deploy/cli/html_report.h"
 #include "deploy/cli/live_view.h"
 #include "deploy/cli/plots.h"
 #include "deploy/cli/run_report.h"
+#include "deploy/cli/tensorboard.h"
+#include "tests/support/temp_dir.h"
 
 namespace crescendo {
 namespace {
@@ -117,6 +123,37 @@ TEST_CASE("metrics.jsonl is one object a line, an evaluation before the step tha
     order.push_back(absl::StrCat(row["kind"].get<std::string>(), row["step"].get<int>()));
   }
   CHECK(order == std::vector<std::string>{"evaluation0", "step0", "step1", "step2", "evaluation3"});
+}
+
+TEST_CASE("the curves' files grow with the run, and are written anew when it is set back") {
+  const TempDir dir;
+  CurveFiles curves(dir.files.get(), dir.path());
+  const absl::Time now = absl::FromUnixSeconds(1700000000);
+  const std::string events_path = dir / "tensorboard/events.out.tfevents.0.crescendo";
+  const auto lines = [&] { return *dir.files->ReadFile(dir / "metrics.jsonl", 1 << 20); };
+  const auto events = [&] { return *dir.files->ReadFile(events_path, 1 << 20); };
+  RunPicture run = Picture();
+  REQUIRE(curves.Update(run, now).ok());
+  CHECK(lines() == MetricsJsonLines(run));
+  const std::string begun = events();
+  CHECK(begun == TensorBoardEvents(lines(), now));
+
+  // A reader that follows the files sees the same files become longer.
+  const int reader = open(events_path.c_str(), O_RDONLY | O_CLOEXEC);
+  REQUIRE(reader >= 0);
+  run.steps[3] = Step(3, 1, .6, .1, 28);
+  REQUIRE(curves.Update(run, now + absl::Seconds(9)).ok());
+  CHECK(lines() == MetricsJsonLines(run));
+  CHECK(events() == TensorBoardEvents(lines(), now));
+  CHECK(lseek(reader, 0, SEEK_END) == static_cast<off_t>(events().size()));
+  CHECK(events().size() > begun.size());
+  close(reader);
+
+  run.steps.erase(3);
+  run.steps[2] = Step(2, 1, .4, .2, 31);
+  REQUIRE(curves.Update(run, now + absl::Seconds(12)).ok());
+  CHECK(lines() == MetricsJsonLines(run));
+  CHECK(events() == TensorBoardEvents(lines(), now));
 }
 
 TEST_CASE("each set is told with its base, its end, its variants and what was published for it") {
