@@ -1,6 +1,27 @@
 #include "common/metrics/learner_metrics.h"
 
+#include <algorithm>
+#include <iterator>
+#include <vector>
+
 namespace crescendo {
+namespace {
+
+constexpr double kStaleness[] = {0, 1, 2, 3, 4, 6, 8, 12, 16, 32};  // versions
+
+prometheus::Histogram& MakePhase(prometheus::Registry& registry, const std::string& phase) {
+  return MakeHistogram(registry, "crescendo_learner_step_phase_seconds",
+                       "Time of a step by what the learner does; it does one at a time.",
+                       ExponentialBuckets(0.001, 2, 22), {{"phase", phase}});
+}
+
+prometheus::Histogram& MakeLength(prometheus::Registry& registry, const std::string& finish) {
+  return MakeHistogram(registry, "crescendo_learner_response_tokens",
+                       "Completion lengths of the samples of trained steps, by how they ended.",
+                       ExponentialBuckets(16, 2, 13), {{"finish", finish}});
+}
+
+}  // namespace
 
 LearnerMetrics::LearnerMetrics(prometheus::Registry& registry)
     : steps_total(MakeCounter(registry, "crescendo_learner_steps_total",
@@ -79,17 +100,32 @@ LearnerMetrics::LearnerMetrics(prometheus::Registry& registry)
                                      "Tokens of the fullest rank over the mean, last step.")),
       checkpoint_age_seconds(MakeGauge(registry, "crescendo_learner_checkpoint_age_seconds",
                                        "Time since the last checkpoint, as of the last step.")),
-      batch_wait_seconds(MakeHistogram(registry, "crescendo_learner_batch_wait_seconds",
-                                       "Wait for the batch of a step to be whole.",
-                                       ExponentialBuckets(0.01, 2, 18))),
       train_seconds(MakeHistogram(registry, "crescendo_learner_train_seconds",
                                   "Forward, backward and optimizer of a step.",
                                   ExponentialBuckets(0.01, 2, 18))),
-      publish_seconds(MakeHistogram(registry, "crescendo_learner_publish_seconds",
-                                    "Making a version ready to be pulled.",
-                                    ExponentialBuckets(0.001, 2, 18))),
       checkpoint_seconds(MakeHistogram(registry, "crescendo_learner_checkpoint_seconds",
-                                       "Writing a checkpoint.", ExponentialBuckets(0.001, 2, 18))) {
+                                       "Writing a checkpoint, beside the run.",
+                                       ExponentialBuckets(0.001, 2, 18))),
+      generation_wait_seconds(MakePhase(registry, "generation_wait")),
+      forward_seconds(MakePhase(registry, "forward")),
+      backward_seconds(MakePhase(registry, "backward")),
+      optimizer_seconds(MakePhase(registry, "optimizer")),
+      checkpoint_pause_seconds(MakePhase(registry, "checkpoint")),
+      publish_seconds(MakePhase(registry, "publish")),
+      staleness_versions(MakeHistogram(
+          registry, "crescendo_learner_staleness_versions",
+          "Tokens of trained steps, by how many versions older than the step's policy drew them.",
+          HistogramBuckets(std::begin(kStaleness), std::end(kStaleness)))),
+      stopped_response_tokens(MakeLength(registry, "stop")),
+      truncated_response_tokens(MakeLength(registry, "truncated")) {}
+
+void LearnerMetrics::ObserveStaleness(int64_t versions, uint64_t tokens) {
+  std::vector<double> increments(std::size(kStaleness) + 1, 0.0);
+  const auto* bucket =
+      std::lower_bound(std::begin(kStaleness), std::end(kStaleness), static_cast<double>(versions));
+  increments[static_cast<size_t>(bucket - std::begin(kStaleness))] = static_cast<double>(tokens);
+  staleness_versions.ObserveMultiple(increments,
+                                     static_cast<double>(versions) * static_cast<double>(tokens));
 }
 
 }  // namespace crescendo

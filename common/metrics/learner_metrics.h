@@ -6,12 +6,17 @@
 #ifndef CRESCENDO_COMMON_METRICS_LEARNER_METRICS_H_
 #define CRESCENDO_COMMON_METRICS_LEARNER_METRICS_H_
 
+#include <cstdint>
+
 #include "common/metrics/metric_makers.h"
 
 namespace crescendo {
 
 struct LearnerMetrics {
   explicit LearnerMetrics(prometheus::Registry& registry);
+
+  // So many tokens of a step were drawn with a policy so many versions older than the step's.
+  void ObserveStaleness(int64_t versions, uint64_t tokens);
 
   prometheus::Counter& steps_total;
   prometheus::Counter& skipped_steps_total;
@@ -50,10 +55,18 @@ struct LearnerMetrics {
   prometheus::Gauge& ranks;
   prometheus::Gauge& rank_imbalance_ratio;
   prometheus::Gauge& checkpoint_age_seconds;
-  prometheus::Histogram& batch_wait_seconds;
   prometheus::Histogram& train_seconds;
-  prometheus::Histogram& publish_seconds;
   prometheus::Histogram& checkpoint_seconds;
+  // crescendo_learner_step_phase_seconds{phase}
+  prometheus::Histogram& generation_wait_seconds;
+  prometheus::Histogram& forward_seconds;
+  prometheus::Histogram& backward_seconds;
+  prometheus::Histogram& optimizer_seconds;
+  prometheus::Histogram& checkpoint_pause_seconds;  // phase=checkpoint
+  prometheus::Histogram& publish_seconds;
+  prometheus::Histogram& staleness_versions;         // ObserveStaleness
+  prometheus::Histogram& stopped_response_tokens;    // crescendo_learner_response_tokens{finish}
+  prometheus::Histogram& truncated_response_tokens;  // the same
 };
 
 }  // namespace crescendo

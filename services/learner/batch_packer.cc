@@ -206,7 +206,10 @@ BatchSummary SummarizeBatch(StepId step, const std::vector<GroupExperience>& gro
       outcome.correct += sample.verdict == Verdict::kCorrect;
       outcome.incorrect += sample.verdict == Verdict::kIncorrect;
       outcome.undecided += sample.verdict == Verdict::kUndecided;
-      outcome.truncated += sample.finish == FinishReason::kTruncated;
+      const bool truncated_here = sample.finish == FinishReason::kTruncated;
+      outcome.truncated += truncated_here;
+      (truncated_here ? summary.truncated_lengths : summary.stopped_lengths)
+          .push_back(static_cast<uint32_t>(sample.tokens.size()));
       outcome.tokens += sample.tokens.size();
       outcome.reward += sample.reward;
       if (advantages[g].advantages[s] != 0) metrics.trained_tokens += sample.tokens.size();
@@ -214,6 +217,7 @@ BatchSummary SummarizeBatch(StepId step, const std::vector<GroupExperience>& gro
         const int64_t age = step.value() - run.version.value();
         staleness += static_cast<double>(age) * run.tokens;
         metrics.staleness_max = std::max(metrics.staleness_max, age);
+        summary.tokens_by_staleness[age] += static_cast<uint64_t>(run.tokens);
       }
     }
     const double count = static_cast<double>(groups[g].samples.size());

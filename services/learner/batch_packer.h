@@ -13,6 +13,7 @@
 #define CRESCENDO_SERVICES_LEARNER_BATCH_PACKER_H_
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -20,6 +21,7 @@
 #include "common/base/domain.h"
 #include "services/learner/advantage.h"
 #include "services/learner/experience.h"
+#include "services/learner/phase_timer.h"
 
 namespace crescendo {
 
@@ -96,6 +98,12 @@ absl::StatusOr<std::vector<MiniBatch>> PackBatch(const PackOptions& options,
 struct BatchSummary {
   StepMetrics metrics;
   std::vector<GroupOutcome> outcomes;
+  // Tokens by staleness: the step less the policy version that a token was drawn with.
+  std::map<int64_t, uint64_t> tokens_by_staleness;
+  // Completion lengths of the samples.
+  std::vector<uint32_t> stopped_lengths;    // of those that ended by themselves
+  std::vector<uint32_t> truncated_lengths;  // of those that hit the context limit
+  StepPhases phases;                        // as the trainer says
 };
 BatchSummary SummarizeBatch(StepId step, const std::vector<GroupExperience>& groups,
                             const std::vector<GroupAdvantages>& advantages);

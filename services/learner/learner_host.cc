@@ -194,6 +194,7 @@ void LearnerHost::Train(LearnerAction action) {
     metrics = state_.last_report()->metrics;
     ShowBuffer();
   }
+  ShowDistributions(*summary);
   ShowStep(metrics, action.plan.step);
 }
 
@@ -213,6 +214,7 @@ void LearnerHost::Checkpoint(const LearnerAction& action) {
   checkpoint->ledger = state_.LedgerForCheckpoint();
   checkpoint->last_report = state_.last_report();
   state_.OnCheckpointBegun(now - start, now);
+  deps_.metrics->checkpoint_pause_seconds.Observe(absl::ToDoubleSeconds(now - start));
   writer_ = std::thread([this, checkpoint] { WriteCheckpoint(*checkpoint); });
 }
 
@@ -238,6 +240,20 @@ void LearnerHost::Report(const LearnerAction& action) {
   if (!status.ok()) return CallFailed(status);
   absl::MutexLock lock(&mutex_);
   state_.OnReported(deps_.clock->Now());
+}
+
+void LearnerHost::ShowDistributions(const BatchSummary& summary) {
+  LearnerMetrics& m = *deps_.metrics;
+  m.forward_seconds.Observe(summary.phases.forward);
+  m.backward_seconds.Observe(summary.phases.backward);
+  m.optimizer_seconds.Observe(summary.phases.optimizer);
+  for (const auto& [versions, tokens] : summary.tokens_by_staleness) {
+    m.ObserveStaleness(versions, tokens);
+  }
+  for (const uint32_t tokens : summary.stopped_lengths) m.stopped_response_tokens.Observe(tokens);
+  for (const uint32_t tokens : summary.truncated_lengths) {
+    m.truncated_response_tokens.Observe(tokens);
+  }
 }
 
 void LearnerHost::ShowStep(const StepMetrics& metrics, StepId step) {
@@ -268,7 +284,7 @@ void LearnerHost::ShowStep(const StepMetrics& metrics, StepId step) {
       m.checkpoint_age_seconds.Set(absl::ToDoubleSeconds(deps_.clock->Now() - checkpointed_at_));
     }
   }
-  m.batch_wait_seconds.Observe(metrics.wait_seconds);
+  m.generation_wait_seconds.Observe(metrics.wait_seconds);
   m.train_seconds.Observe(metrics.train_seconds);
   log_.Info("step trained", {{"step", step.value()},
                              {"stage", stage_},

@@ -97,6 +97,7 @@ class LearnerHost {
   void Report(const LearnerAction& action);
   void CallFailed(const absl::Status& status);
   void ShowStep(const StepMetrics& metrics, StepId step);
+  void ShowDistributions(const BatchSummary& summary);
   void ShowBuffer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool ActionDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -114,9 +114,10 @@ absl::Status RunLearner(const RunConfig& config, const RankEnvironment& ranks, F
   TraceServiceImpl trace_service("learner", "learner", &trace);
   ASSIGN_OR_RETURN(
       const std::unique_ptr<Trainer> trainer,
-      MakeTrainer(files, config,
-                  {ranks, [&stop] { return stop.requested(); },
-                   [&metrics](double imbalance) { metrics.rank_imbalance_ratio.Set(imbalance); }}));
+      MakeTrainer(
+          files, config,
+          {ranks, [&stop] { return stop.requested(); },
+           [&metrics](double imbalance) { metrics.rank_imbalance_ratio.Set(imbalance); }, &clock}));
   metrics.ranks.Set(ranks.size);
   CheckpointStore checkpoints(&files, MakeCheckpointOptions(config));
   ASSIGN_OR_RETURN(LearnerRestore restore, Restore(checkpoints, *trainer, log));

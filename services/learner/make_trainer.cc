@@ -14,7 +14,7 @@ namespace crescendo {
 namespace {
 
 absl::StatusOr<std::unique_ptr<TorchTrainer>> MakeLocal(FileSystem& files, const RunConfig& config,
-                                                        RankGroup* ranks) {
+                                                        RankGroup* ranks, Clock* clock) {
   TorchTrainerOptions options;
   options.policy = config.policy.path;
   options.dtype = config.learner.dtype == "policy" ? config.policy.dtype : config.learner.dtype;
@@ -38,6 +38,7 @@ absl::StatusOr<std::unique_ptr<TorchTrainer>> MakeLocal(FileSystem& files, const
   options.threads = config.learner.threads;
   options.ranks = ranks;
   options.zero_stage = config.learner.zero_stage;
+  options.clock = clock;
   return TorchTrainer::Create(files, options);
 }
 
@@ -62,7 +63,8 @@ absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(FileSystem& files, const Ru
   if (setup.ranks.size > 1) {
     ASSIGN_OR_RETURN(ranks, JoinRanks(config, setup));
   }
-  absl::StatusOr<std::unique_ptr<TorchTrainer>> local = MakeLocal(files, config, ranks.get());
+  absl::StatusOr<std::unique_ptr<TorchTrainer>> local =
+      MakeLocal(files, config, ranks.get(), setup.clock);
   if (ranks == nullptr) {
     RETURN_IF_ERROR(local.status());
     return std::unique_ptr<Trainer>(*std::move(local));
@@ -77,7 +79,8 @@ absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(FileSystem& files, const Ru
 
 absl::Status RunRank(FileSystem& files, const RunConfig& config, const RankSetup& setup) {
   ASSIGN_OR_RETURN(const std::unique_ptr<RankGroup> ranks, JoinRanks(config, setup));
-  const absl::StatusOr<std::unique_ptr<TorchTrainer>> local = MakeLocal(files, config, ranks.get());
+  const absl::StatusOr<std::unique_ptr<TorchTrainer>> local =
+      MakeLocal(files, config, ranks.get(), setup.clock);
   if (!local.ok()) {
     ranks->Tell(local.status());
     return local.status();

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "common/base/clock.h"
 #include "common/config/run_config.h"
 #include "common/os/env.h"
 #include "services/learner/rank_environment.h"
@@ -18,6 +19,7 @@ struct RankSetup {
   RankEnvironment ranks;
   std::function<bool()> stopped;             // ends the wait for the others
   std::function<void(double)> on_imbalance;  // RankTrainer's; may be empty
+  Clock* clock = nullptr;                    // TorchTrainerOptions'
 };
 
 // Loads the policy; with several ranks, meets the others first and leads them. Requires rank 0.

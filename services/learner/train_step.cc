@@ -105,6 +105,7 @@ absl::StatusOr<BatchSummary> TrainStep(const TrainStepOptions& options, const St
   metrics.mismatch_p99 = result.mismatch_p99;
   metrics.mismatch_kl = result.mismatch_kl;
   metrics.skipped = result.skipped;
+  summary.phases = result.phases;
   return summary;
 }
 

@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/ids.h"
 #include "services/learner/batch_packer.h"
+#include "services/learner/phase_timer.h"
 #include "services/learner/policy_loss.h"
 #include "services/learner/tensor_data.h"
 
@@ -39,6 +40,7 @@ struct StepResult {
   double mismatch_p99 = std::numeric_limits<double>::quiet_NaN();   // of |d|
   double mismatch_kl = std::numeric_limits<double>::quiet_NaN();    // mean of exp(d) - 1 - d (k3)
   bool skipped = false;  // loss or gradients were not finite: weights and optimizer are unchanged
+  StepPhases phases;     // zero where the trainer has no clock
 };
 
 struct TrainRequest {
@@ -86,6 +88,10 @@ class Trainer {
 
   // Whether it can still train: other ranks may be gone. Asked between steps.
   virtual absl::Status Check() { return absl::OkStatus(); }
+
+  // Whether ranks share out the weights: ExportWeights, SavePolicy and SampleKl are then calls of
+  // all ranks, and what they give is rank 0's alone.
+  virtual bool sharded() const { return false; }
 
   // Token ids of a sample must be in [0, vocabulary_size()).
   virtual int vocabulary_size() const = 0;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/base/clock.h"
 #include "common/os/env.h"
 #include "services/learner/adamw_kernel.h"
 #include "services/learner/lr_schedule.h"
@@ -39,10 +40,11 @@ struct TorchTrainerOptions {
   bool entropy = true;     // computes StepResult::entropy
   int threads = 1;
   // With whom it trains; null: alone. Then every call but SavePolicy, SampleKl and ExportWeights is
-  // made by all ranks, each Train with the rank's own part of the step (rank_trainer.h). Outlives
-  // the trainer.
+  // made by all ranks, and those too where weights are shared out (Trainer::sharded), each Train
+  // with the rank's own part of the step (rank_trainer.h). Outlives the trainer.
   RankGroup* ranks = nullptr;
-  int zero_stage = 1;  // ShardedAdamW
+  int zero_stage = 1;      // ShardedAdamW; 3 not with adapters
+  Clock* clock = nullptr;  // of StepResult::phases; outlives the trainer
 };
 
 // Loads the policy and sets the compute threads: call it on the thread that will train. Errors are

@@ -27,6 +27,7 @@ class ScriptedTrainer : public Trainer {
     StepResult result;
     result.learning_rate = request.learning_rate;
     result.skipped = skip_next_;
+    result.phases = {.forward = 1, .backward = 2, .optimizer = 3};
     if (skip_next_) return result;
     for (const MiniBatch& mini : request.mini_batches) {
       for (const PackedMicroBatch& micro : mini.micro_batches) {

@@ -202,6 +202,9 @@ TEST_CASE("What a step reports of its batch") {
   CHECK(m.zero_variance_groups == 1);
   CHECK(m.staleness_max == 2);
   CHECK(m.staleness_mean == Approx(2.0 * 10 / 40));
+  CHECK(summary.tokens_by_staleness == std::map<int64_t, uint64_t>{{0, 30}, {2, 10}});
+  CHECK(summary.stopped_lengths == std::vector<uint32_t>{4, 6, 10});
+  CHECK(summary.truncated_lengths == std::vector<uint32_t>{20});
   REQUIRE(summary.outcomes.size() == 2);
   CHECK(summary.outcomes[1].group == GroupId(1));
   CHECK(summary.outcomes[1].undecided == 1);

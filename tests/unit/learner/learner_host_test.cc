@@ -268,6 +268,17 @@ TEST_CASE("A run over gRPC: chunks in, steps trained, versions out") {
   CHECK(worker.Finish().ok());
   REQUIRE(learner.coordinator().AwaitFinished());
   CHECK(learner.Stop().ok());
+  const auto shown = [](const prometheus::Histogram& of) { return of.Collect().histogram; };
+  const LearnerMetrics& metrics = learner.host().metrics();
+  CHECK(shown(metrics.forward_seconds).sample_sum == 3 * 1);
+  CHECK(shown(metrics.backward_seconds).sample_sum == 3 * 2);
+  CHECK(shown(metrics.optimizer_seconds).sample_sum == 3 * 3);
+  CHECK(shown(metrics.generation_wait_seconds).sample_count == 3);
+  CHECK(shown(metrics.checkpoint_pause_seconds).sample_count == 3);
+  CHECK(shown(metrics.publish_seconds).sample_count == 4);
+  CHECK(shown(metrics.stopped_response_tokens).sample_count == 3 * kGroupsPerStep * kSamples);
+  CHECK(shown(metrics.staleness_versions).sample_count == 3 * 2 * (9 + 10));
+  CHECK(shown(metrics.staleness_versions).sample_sum == 0);
   CHECK(learner.trainer().saved_to() == dir / "policy");
   CHECK(dir.files->ListDir(dir / "checkpoints").value() ==
         std::vector<std::string>{"step-000002", "step-000003"});

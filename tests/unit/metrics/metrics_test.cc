@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <regex>
 #include <set>
 
@@ -62,6 +63,26 @@ TEST_CASE("a scrape gets the values of the metrics and of the process") {
   CHECK(absl::StrContains(page, "crescendo_learner_chunks_total{outcome=\"duplicate\"} 1"));
   CHECK(absl::StrContains(page, "crescendo_learner_train_seconds_count 1"));
   CHECK(absl::StrContains(page, "process_resident_memory_bytes "));
+}
+
+TEST_CASE("staleness counts tokens, each in the bucket of its age") {
+  prometheus::Registry registry;
+  LearnerMetrics metrics(registry);
+  metrics.ObserveStaleness(0, 100);
+  metrics.ObserveStaleness(2, 10);
+  metrics.ObserveStaleness(5, 3);
+  metrics.ObserveStaleness(1000, 1);
+  const prometheus::ClientMetric::Histogram shown = metrics.staleness_versions.Collect().histogram;
+  CHECK(shown.sample_count == 114);
+  CHECK(shown.sample_sum == 2 * 10 + 5 * 3 + 1000);
+  std::map<double, uint64_t> at_most;
+  for (const auto& bucket : shown.bucket) at_most[bucket.upper_bound] = bucket.cumulative_count;
+  CHECK(at_most.at(0) == 100);
+  CHECK(at_most.at(1) == 100);
+  CHECK(at_most.at(2) == 110);
+  CHECK(at_most.at(4) == 110);
+  CHECK(at_most.at(6) == 113);
+  CHECK(at_most.at(32) == 113);
 }
 
 TEST_CASE("with a folder, the room on its disk is shown under the service's name") {
