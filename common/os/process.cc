@@ -91,6 +91,7 @@ void PrepareComputeProcess(char* const* argv) {
   setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
   if (getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
+  setenv("GOMP_SPINCOUNT", "4000", 0);
   setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
   // By its path, so that ps shows the program's name.
   char path[4096];

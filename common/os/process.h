@@ -49,11 +49,12 @@ class StopSignal {
 void UnblockStopSignals();
 
 // Settings that LibTorch and OpenMP read when they are loaded, unless the environment says
-// something else: compute threads sleep where they wait for each other, instead of spinning
-// (OMP_WAIT_POLICY=passive; on cores that other processes use too, spinning made a training step 10
-// times longer), and large tensors lie on huge pages (THP_MEM_ALLOC_ENABLE; scattered reads of a KV
-// pool are a third faster). The first call starts the program anew in its place, with the same pid
-// and arguments. Call it first in the main of a program that computes.
+// something else: compute threads sleep where they wait for each other for longer than a fraction
+// of a millisecond (OMP_WAIT_POLICY=passive, GOMP_SPINCOUNT=4000; on cores that other processes use
+// too, spinning without end made a training step 10 times longer; sleeping at once made a decode
+// step a fifth longer), and large tensors lie on huge pages (THP_MEM_ALLOC_ENABLE; scattered reads
+// of a KV pool are a third faster). The first call starts the program anew in its place, with the
+// same pid and arguments. Call it first in the main of a program that computes.
 void PrepareComputeProcess(char* const* argv);
 
 // Bytes of physical memory that the process holds now, and the most it ever held; 0 when unknown.
