@@ -95,7 +95,7 @@ ConfigFields LearnerFields(LearnerSection& l) {
            NotDigested(Range("nonfinite_steps_max", &l.nonfinite_steps_max, 0, kSmall)),
            NotDigested(Range("versions_kept", &l.versions_kept, 1, 64)),
            NotDigested(Range("ranks", &l.ranks, 1, 256)),
-           NotDigested(Range("zero_stage", &l.zero_stage, 1, 2)),
+           NotDigested(Range("zero_stage", &l.zero_stage, 1, 3)),
            NotDigested(Range("rank_timeout", &l.rank_timeout, 1, kDay))}};
 }
 

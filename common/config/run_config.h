@@ -182,7 +182,8 @@ struct LearnerSection {
   // Processes that `crescendo train` starts on this machine; who starts ranks otherwise says so in
   // WORLD_SIZE.
   int ranks = 1;
-  // What ranks share out: 1 the optimizer's state, 2 gradients too.
+  // What ranks share out: 1 the optimizer's state, 2 gradients too, 3 weights too (gathered layer
+  // by layer; not with policy.lora_rank).
   int zero_stage = 1;
   absl::Duration rank_timeout = absl::Minutes(30);  // that ranks wait for each other in a step
 };

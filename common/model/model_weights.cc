@@ -22,12 +22,12 @@ std::string ShapeText(absl::Span<const int64_t> shape) {
   return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
 }
 
-// A tensor over rows [first, first + rows) of `storage`, with autograd state of its own; it keeps
-// the storage alive.
+// A tensor over rows [first, first + rows) of `storage`, with autograd state of its own; it shares
+// the storage itself, whose memory may be taken away and given back.
 at::Tensor Leaf(const at::Tensor& storage, int64_t first, int64_t rows) {
   const at::Tensor view = storage.narrow(0, first, rows);
-  return at::from_blob(
-      view.data_ptr(), view.sizes(), [storage](void*) {}, view.options());
+  return at::empty({0}, view.options())
+      .set_(view.storage(), view.storage_offset(), view.sizes(), view.strides());
 }
 
 void AddLayer(const ModelConfig& config, int layer, std::vector<ParameterSpec>* specs) {
@@ -198,10 +198,7 @@ absl::StatusOr<std::unique_ptr<ModelWeights>> AllocateWeights(const ModelConfig&
         for (LayerWeights& layer : weights->layers) FillLayer(config, options, &layer);
         weights->final_norm = at::empty({config.hidden_size}, options);
         weights->head = config.tie_embeddings ? weights->embedding : matrix();
-        weights->head_t = at::from_blob(
-                              weights->head.data_ptr(), weights->head.sizes(),
-                              [keep = weights->head](void*) {}, options)
-                              .t();
+        weights->head_t = Leaf(weights->head, 0, config.vocab_size).t();
       }));
   const std::vector<ParameterSpec> specs = ParameterSpecs(config);
   const std::vector<at::Tensor> tensors = InOrder(*weights);
@@ -236,9 +233,21 @@ absl::Status ConvertInto(absl::string_view bytes, absl::string_view dtype,
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(FileSystem& files,
-                                                            const std::string& folder,
-                                                            at::ScalarType dtype) {
+int UnitCount(const ModelConfig& config) { return config.layers + (config.tie_embeddings ? 2 : 3); }
+
+absl::Span<const NamedTensor> UnitOf(const ModelWeights& weights, int unit) {
+  const ModelConfig& c = weights.config;
+  const absl::Span<const NamedTensor> all = weights.parameters;
+  if (unit == 0) return all.subspan(0, 1);
+  const size_t after = c.tie_embeddings ? 1 : 2;  // the final norm, the head
+  if (unit > c.layers) return all.subspan(all.size() - after + (unit - c.layers - 1), 1);
+  const size_t each = (all.size() - 1 - after) / static_cast<size_t>(c.layers);
+  return all.subspan(1 + static_cast<size_t>(unit - 1) * each, each);
+}
+
+absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(
+    FileSystem& files, const std::string& folder, at::ScalarType dtype,
+    const std::function<absl::Status(absl::Span<const NamedTensor>)>& after_unit) {
   constexpr size_t kConfigBytesMax = 1 << 20;
   if (!files.IsDirectory(folder)) {
     const bool file = files.Exists(folder);
@@ -281,12 +290,19 @@ absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(FileSystem& files,
     sources.push_back(source);
   }
   ASSIGN_OR_RETURN(auto weights, AllocateWeights(config, dtype));
-  for (size_t i = 0; i < sources.size(); ++i) {
-    RETURN_IF_ERROR(
-        Annotate(ConvertInto(absl::string_view(sources[i]->bytes.data(), sources[i]->bytes.size()),
-                             DTypeName(sources[i]->dtype), weights->parameters[i].tensor),
-                 absl::StrCat(file->path(), ": tensor '", sources[i]->name, "'")));
+  size_t i = 0;
+  for (int unit = 0; unit < UnitCount(config); ++unit) {
+    const absl::Span<const NamedTensor> parameters = UnitOf(*weights, unit);
+    for (const NamedTensor& parameter : parameters) {
+      const TensorView& source = *sources[i++];
+      RETURN_IF_ERROR(
+          Annotate(ConvertInto(absl::string_view(source.bytes.data(), source.bytes.size()),
+                               DTypeName(source.dtype), parameter.tensor),
+                   absl::StrCat(file->path(), ": tensor '", source.name, "'")));
+    }
+    if (after_unit) RETURN_IF_ERROR(after_unit(parameters));
   }
+  CRESCENDO_CHECK(i == sources.size());
   return weights;
 }
 

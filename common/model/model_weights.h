@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,7 +45,12 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
   std::vector<NamedTensor> parameters;
   int64_t bytes = 0;
+  WeightWatcher* watcher = nullptr;  // null: all weights are always there
 };
+
+// Of the units of weight_watcher.h.
+int UnitCount(const ModelConfig& config);
+absl::Span<const NamedTensor> UnitOf(const ModelWeights& weights, int unit);
 
 // Uninitialised memory for all. RESOURCE_EXHAUSTED when there is not so much.
 absl::StatusOr<std::unique_ptr<ModelWeights>> AllocateWeights(const ModelConfig& config,
@@ -61,9 +67,10 @@ std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& config);
 absl::StatusOr<std::vector<const TensorBytes*>> MatchState(const std::vector<ParameterSpec>& specs,
                                                            absl::Span<const TensorBytes> tensors);
 
-absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(FileSystem& files,
-                                                            const std::string& folder,
-                                                            at::ScalarType dtype);
+// `after_unit` as LoadOptions's; may be empty.
+absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(
+    FileSystem& files, const std::string& folder, at::ScalarType dtype,
+    const std::function<absl::Status(absl::Span<const NamedTensor>)>& after_unit = nullptr);
 absl::StatusOr<std::unique_ptr<ModelWeights>> RandomWeights(const ModelConfig& config,
                                                             uint64_t seed, at::ScalarType dtype);
 

@@ -70,13 +70,17 @@ class PolicyModel::Impl {
     return HiddenInPlace(tokens, positions, attention);
   }
 
-  at::Tensor Logits(const at::Tensor& hidden) {
+  at::Tensor NarrowLogits(const at::Tensor& hidden) {
     at::NoGradGuard no_grad;
-    const int64_t rows = hidden.size(0);
-    at::Tensor out = Scratch(&logits_, rows, config().vocab_size, weights_->dtype);
+    at::Tensor out = Scratch(&logits_, hidden.size(0), config().vocab_size, weights_->dtype);
     LinearInto(hidden, weights_->head_t, at::Tensor(), out, false, weights_->deterministic);
+    return out;
+  }
+
+  at::Tensor Logits(const at::Tensor& hidden) {
+    const at::Tensor out = NarrowLogits(hidden);
     if (weights_->dtype == at::kFloat) return out;
-    at::Tensor wide = Scratch(&wide_logits_, rows, config().vocab_size, at::kFloat);
+    at::Tensor wide = Scratch(&wide_logits_, hidden.size(0), config().vocab_size, at::kFloat);
     WidenInto(out, wide);
     return wide;
   }
@@ -159,8 +163,12 @@ class PolicyModel::Impl {
     const at::Tensor v = at::as_strided(qkv, {n, c.kv_heads, c.head_dim}, {stride, c.head_dim, 1},
                                         qkv.storage_offset() + c.query_size() + c.kv_size());
     const at::Tensor none;
-    EmbedInto(weights_->embedding, tokens, h);
+    {
+      const WeightUse use(weights_->watcher, 0);
+      EmbedInto(weights_->embedding, tokens, h);
+    }
     for (int layer = 0; layer < c.layers; ++layer) {
+      const WeightUse use(weights_->watcher, 1 + layer);
       const LayerWeights& w = weights_->layers[static_cast<size_t>(layer)];
       RmsNormInto(h, w.input_norm, c.norm_eps, x, none);
       LinearInto(x, w.qkv_t, w.qkv_bias, qkv, false, w.deterministic);
@@ -171,6 +179,7 @@ class PolicyModel::Impl {
       SwiGluInto(gate_up, mlp);
       LinearInto(mlp, w.down_t, none, h, true, w.deterministic);
     }
+    const WeightUse use(weights_->watcher, 1 + static_cast<int>(c.layers));
     RmsNormInto(h, weights_->final_norm, c.norm_eps, x, none);
     return x;
   }
@@ -210,9 +219,15 @@ absl::StatusOr<std::unique_ptr<PolicyModel>> PolicyModel::Load(FileSystem& files
                                                                const LoadOptions& options) {
   return CatchTorch(
       absl::StrCat("load policy ", path), [&]() -> absl::StatusOr<std::unique_ptr<PolicyModel>> {
-        ASSIGN_OR_RETURN(auto weights, absl::EndsWith(path, ".gguf")
-                                           ? LoadGgufWeights(files, path, options.dtype)
-                                           : LoadHfWeights(files, path, options.dtype));
+        const bool gguf = absl::EndsWith(path, ".gguf");
+        ASSIGN_OR_RETURN(auto weights,
+                         gguf ? LoadGgufWeights(files, path, options.dtype)
+                              : LoadHfWeights(files, path, options.dtype, options.after_unit));
+        if (gguf && options.after_unit) {
+          for (int unit = 0; unit < UnitCount(weights->config); ++unit) {
+            RETURN_IF_ERROR(options.after_unit(UnitOf(*weights, unit)));
+          }
+        }
         return std::unique_ptr<PolicyModel>(
             new PolicyModel(std::make_unique<Impl>(std::move(weights), options.deterministic)));
       });
@@ -240,7 +255,13 @@ void PolicyModel::SetRecomputeLayers(int layers) { impl_->set_recompute_layers(l
 void PolicyModel::SetAfterLayer(std::function<void(int)> hook) {
   impl_->set_after_layer(std::move(hook));
 }
+void PolicyModel::SetWeightWatcher(WeightWatcher* watcher) { impl_->weights().watcher = watcher; }
+WeightWatcher* PolicyModel::weight_watcher() const { return impl_->weights().watcher; }
+int PolicyModel::HeadUnit() const { return config().tie_embeddings ? 0 : UnitCount(config()) - 1; }
 at::Tensor PolicyModel::Logits(const at::Tensor& hidden) { return impl_->Logits(hidden); }
+at::Tensor PolicyModel::NarrowLogits(const at::Tensor& hidden) {
+  return impl_->NarrowLogits(hidden);
+}
 
 const at::Tensor& PolicyModel::head_weight() const { return impl_->weights().head; }
 const std::vector<NamedTensor>& PolicyModel::parameters() const {

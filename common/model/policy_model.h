@@ -3,8 +3,9 @@
 // handed in: PagedAttention (paged_attention.h) or PackedAttention (packed_attention.h).
 //
 // Invariants: weights exist once; the tensors of parameters() keep their storage for the model's
-// lifetime, so a weight swap writes in place and pointers taken before stay good. q, k and v (and
-// gate and up) of a layer share one storage, of which the named parameters are views.
+// lifetime, so a weight swap writes in place and pointers taken before stay good (but where a
+// WeightWatcher takes the storages' memory away and gives it back). q, k and v (and gate and up) of
+// a layer share one storage, of which the named parameters are views.
 //
 // Thread rule: one thread at a time (forward passes keep scratch memory in the model).
 // Exceptions: the forward functions throw what LibTorch throws; call them inside CatchTorch. The
@@ -25,6 +26,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/model/model_config.h"
+#include "common/model/weight_watcher.h"
 #include "common/os/env.h"
 
 namespace crescendo {
@@ -59,6 +61,9 @@ struct LoadOptions {
   // A token's result has the same bits in any batch and chunk, with gradients and without, on one
   // machine; slower (tests/bench/README.md). The attention must be made so too.
   bool deterministic = false;
+  // Called while the weights are loaded, when those of a unit (weight_watcher.h) are there, unit
+  // after unit; it may take the memory of their storages away. An error ends the loading.
+  std::function<absl::Status(absl::Span<const NamedTensor>)> after_unit = nullptr;
 };
 
 class PolicyModel {
@@ -100,10 +105,17 @@ class PolicyModel {
   // Called in a backward pass when the gradients of a layer are whole, and at last with -1 for
   // those of the embedding. Those of the head and the final norm come before the first layer's.
   void SetAfterLayer(std::function<void(int)> hook);
+  // Outlives the model's use. Hidden tells it of everything but the head: that is HeadUnit, whose
+  // WeightUse is the caller's. What else reads weights (Logits, State, ...) wants them there.
+  void SetWeightWatcher(WeightWatcher* watcher);
+  WeightWatcher* weight_watcher() const;
+  int HeadUnit() const;
 
   // hidden [N, hidden_size] -> [N, vocab_size] fp32. No gradient (the learner uses TokenLogProb of
   // log_prob.h). Valid until the next call of a forward function.
   at::Tensor Logits(const at::Tensor& hidden);
+  // The same in the model's dtype, which is how the product comes: SampleRows takes it so.
+  at::Tensor NarrowLogits(const at::Tensor& hidden);
 
   // [vocab_size, hidden_size], the embedding itself when tied.
   const at::Tensor& head_weight() const;

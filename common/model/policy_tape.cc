@@ -109,17 +109,22 @@ at::Tensor PolicyTape::Forward(const at::Tensor& tokens, const at::Tensor& posit
   const at::Tensor last = Rows(&last_, c.hidden_size, weights_->dtype);
   for (size_t layer = 0; layer < layers; ++layer) {
     Activations a = Sized(&kept_[layer], Recomputed(layer));
-    if (layer == 0) EmbedInto(weights_->embedding, tokens, a.input);
+    if (layer == 0) {
+      const WeightUse use(weights_->watcher, 0);
+      EmbedInto(weights_->embedding, tokens, a.input);
+    }
     if (Recomputed(layer)) {
       const at::Tensor input = a.input;
       a = Sized(&again_, false);
       a.input = input;
     }
+    const WeightUse use(weights_->watcher, 1 + static_cast<int>(layer));
     LayerForward(
         layer, a,
         layer + 1 < layers ? Rows(&kept_[layer + 1].input, c.hidden_size, weights_->dtype) : last);
   }
   if (layers == 0) EmbedInto(weights_->embedding, tokens, last);
+  const WeightUse use(weights_->watcher, 1 + static_cast<int>(layers));
   const at::Tensor hidden = Rows(&final_, c.hidden_size, weights_->dtype);
   RmsNormInto(last, weights_->final_norm, c.norm_eps, hidden, Rows(&final_rstd_, 1, at::kFloat));
   return hidden;
@@ -170,17 +175,23 @@ void PolicyTape::LayerBackward(size_t layer, const Activations& a, const at::Ten
 void PolicyTape::Backward(const at::Tensor& d_hidden, const std::function<void(int)>& after_layer) {
   const ModelConfig& c = weights_->config;
   const at::Tensor d = Rows(&d_, c.hidden_size, weights_->dtype);
-  RmsNormBackwardInto(Rows(&last_, c.hidden_size, weights_->dtype), weights_->final_norm,
-                      Rows(&final_rstd_, 1, at::kFloat), d_hidden, d);
+  {
+    const WeightUse use(weights_->watcher, 1 + static_cast<int>(c.layers));
+    RmsNormBackwardInto(Rows(&last_, c.hidden_size, weights_->dtype), weights_->final_norm,
+                        Rows(&final_rstd_, 1, at::kFloat), d_hidden, d);
+  }
   for (size_t layer = kept_.size(); layer-- > 0;) {
     Activations a = Sized(&kept_[layer], Recomputed(layer));
-    if (Recomputed(layer)) {
-      const at::Tensor input = a.input;
-      a = Sized(&again_, false);
-      a.input = input;
-      LayerForward(layer, a, at::Tensor());
+    {
+      const WeightUse use(weights_->watcher, 1 + static_cast<int>(layer));
+      if (Recomputed(layer)) {
+        const at::Tensor input = a.input;
+        a = Sized(&again_, false);
+        a.input = input;
+        LayerForward(layer, a, at::Tensor());
+      }
+      LayerBackward(layer, a, d);
     }
-    LayerBackward(layer, a, d);
     if (after_layer) after_layer(static_cast<int>(layer));
   }
   if (weights_->embedding.requires_grad()) AddRows(tokens_, d, GradientOf(weights_->embedding));

@@ -26,12 +26,14 @@ TokenLogProbs ForwardLogProbs(PolicyModel& model, const PackedMicroBatch& micro,
   const at::Tensor hidden =
       model.Hidden(IndexTensor(micro.tokens), IndexTensor(micro.positions), attention);
   const at::Tensor rows = hidden.index_select(0, IndexTensor(micro.loss_rows));
+  const WeightUse head(model.weight_watcher(), model.HeadUnit());
   return TokenLogProb(rows, model.head_weight(), IndexTensor(micro.targets), micro.temperature,
                       want_entropy, model.deterministic());
 }
 
 TokenLogProbs ForwardAndBackward(PolicyModel& model, const PackedMicroBatch& micro,
-                                 bool want_entropy, const RowSlopes& slopes) {
+                                 bool want_entropy, const RowSlopes& slopes,
+                                 const std::function<void()>& forward_done) {
   PackedAttention attention(micro.cu_seqlens, model.deterministic());
   const at::Tensor hidden =
       model.Hidden(IndexTensor(micro.tokens), IndexTensor(micro.positions), attention);
@@ -42,12 +44,14 @@ TokenLogProbs ForwardAndBackward(PolicyModel& model, const PackedMicroBatch& mic
     const at::NoGradGuard no_grad;
     const at::Tensor rows = hidden.detach().index_select(0, loss_rows);
     at::Tensor d_rows = at::empty_like(rows);
+    const WeightUse head(model.weight_watcher(), model.HeadUnit());
     outputs = TokenLogProbBackward(rows, model.head_weight(), IndexTensor(micro.targets),
                                    micro.temperature, want_entropy, model.deterministic(), slopes,
                                    d_rows);
     d_hidden = at::zeros_like(hidden);
     d_hidden.index_copy_(0, loss_rows, d_rows);
   }
+  if (forward_done) forward_done();
   hidden.backward(d_hidden);
   return outputs;
 }

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -24,9 +25,11 @@ TokenLogProbs ForwardLogProbs(PolicyModel& model, const PackedMicroBatch& micro,
 
 // ForwardLogProbs without a graph and the backward pass of a loss of it, with the logits made once
 // (TokenLogProbBackward). `slopes` may not look beyond the rows that it is called for. The result
-// has no graph; gradients are in the parameters' .grad.
+// has no graph; gradients are in the parameters' .grad. `forward_done`, when set, is called between
+// the two.
 TokenLogProbs ForwardAndBackward(PolicyModel& model, const PackedMicroBatch& micro,
-                                 bool want_entropy, const RowSlopes& slopes);
+                                 bool want_entropy, const RowSlopes& slopes,
+                                 const std::function<void()>& forward_done = nullptr);
 
 // Adds the gradients of a loss whose derivative by the log-probs is `slopes` [L], and by the
 // entropies `entropy_slopes` [L] (empty: 0), to the parameters'.

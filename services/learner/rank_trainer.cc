@@ -14,6 +14,9 @@ namespace {
 constexpr char kTrain[] = "train";
 constexpr char kExport[] = "export state";
 constexpr char kImport[] = "import state";
+constexpr char kWeights[] = "export weights";
+constexpr char kSave[] = "save policy";
+constexpr char kSampleKl[] = "sample kl";
 constexpr char kEnd[] = "end";
 constexpr size_t kRequestBytesMax = size_t{16} << 30;
 
@@ -82,16 +85,26 @@ absl::Status RankTrainer::ImportState(const TrainerState& state) {
 }
 
 absl::StatusOr<std::vector<TensorData>> RankTrainer::ExportWeights() {
-  return local_->ExportWeights();
+  if (!local_->sharded()) return local_->ExportWeights();
+  RETURN_IF_ERROR(ranks_->Announce(kWeights));
+  absl::StatusOr<std::vector<TensorData>> weights = local_->ExportWeights();
+  RETURN_IF_ERROR(Tell(weights.status()));
+  return weights;
 }
 
 absl::Status RankTrainer::SavePolicy(const std::string& folder) {
-  return local_->SavePolicy(folder);
+  if (!local_->sharded()) return local_->SavePolicy(folder);
+  RETURN_IF_ERROR(ranks_->Announce(kSave));
+  return Tell(local_->SavePolicy(folder));
 }
 
 absl::StatusOr<std::vector<double>> RankTrainer::SampleKl(const PackedMicroBatch& micro,
                                                           KlEstimator estimator) {
-  return local_->SampleKl(micro, estimator);
+  if (!local_->sharded()) return local_->SampleKl(micro, estimator);
+  RETURN_IF_ERROR(ranks_->Announce(kSampleKl));
+  absl::StatusOr<std::vector<double>> sums = local_->SampleKl(micro, estimator);
+  RETURN_IF_ERROR(Tell(sums.status()));
+  return sums;
 }
 
 namespace {
@@ -106,6 +119,9 @@ absl::Status Follow(RankGroup& ranks, Trainer& local, const std::string& command
     return absl::IsCancelled(trained) ? absl::OkStatus() : trained;
   }
   if (command == kExport) return local.ExportState().status();
+  if (command == kWeights) return local.ExportWeights().status();
+  if (command == kSave) return local.SavePolicy("");
+  if (command == kSampleKl) return local.SampleKl(PackedMicroBatch(), KlEstimator::kK1).status();
   if (command == kImport) return local.ImportState(TrainerState());
   return absl::InternalError(
       absl::StrCat("rank ", ranks.rank(), ": unknown command \"", command, "\""));

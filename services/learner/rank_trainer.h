@@ -32,7 +32,7 @@ class RankTrainer : public Trainer {
   absl::Status ImportState(const TrainerState& state) override;
   absl::Status Check() override { return ranks_->Check(); }
 
-  // Rank 0 alone.
+  // Rank 0 alone, or all where weights are shared out (Trainer::sharded).
   absl::StatusOr<std::vector<TensorData>> ExportWeights() override;
   absl::Status SavePolicy(const std::string& folder) override;
   absl::StatusOr<std::vector<double>> SampleKl(const PackedMicroBatch& micro,

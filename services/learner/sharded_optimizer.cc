@@ -37,6 +37,7 @@ at::Tensor View(absl::string_view bytes) {
 ShardedAdamW::ShardedAdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options,
                            RankGroup* ranks, int zero_stage)
     : ranks_(ranks != nullptr && ranks->size() > 1 ? ranks : nullptr),
+      sharded_(nullptr),
       zero_stage_(zero_stage),
       parameters_(std::move(parameters)),
       shards_(MakeShards()),
@@ -44,6 +45,19 @@ ShardedAdamW::ShardedAdamW(std::vector<NamedTensor> parameters, const AdamWOptio
       buckets_(MakeBuckets()),
       adamw_(shards_, options) {
   CRESCENDO_CHECK(zero_stage == 1 || zero_stage == 2);
+}
+
+ShardedAdamW::ShardedAdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options,
+                           RankGroup* ranks, ShardedParameters* sharded)
+    : ranks_(ranks),
+      sharded_(sharded),
+      zero_stage_(3),
+      parameters_(std::move(parameters)),
+      shards_(sharded->shards()),
+      folded_(parameters_.size()),
+      buckets_(MakeBuckets()),
+      adamw_(shards_, options) {
+  CRESCENDO_CHECK(ranks != nullptr && ranks->size() > 1 && shards_.size() == parameters_.size());
 }
 
 int64_t ShardedAdamW::ShareOf(size_t parameter) const {
@@ -68,11 +82,18 @@ std::vector<NamedTensor> ShardedAdamW::MakeShards() const {
   return shards;
 }
 
+bool ShardedAdamW::BeginsUnit(size_t parameter) const {
+  for (int unit = 0; sharded_ != nullptr && unit < sharded_->units(); ++unit) {
+    if (sharded_->RangeOf(unit).first == parameter) return true;
+  }
+  return false;
+}
+
 std::vector<ShardedAdamW::Bucket> ShardedAdamW::MakeBuckets() const {
   std::vector<Bucket> buckets;
   if (ranks_ == nullptr) return buckets;
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    const bool fits = !buckets.empty() &&
+    const bool fits = !buckets.empty() && !BeginsUnit(i) &&
                       (buckets.back().share + ShareOf(i)) * ranks_->size() <= kBucketElements &&
                       parameters_[i].tensor.scalar_type() ==
                           parameters_[buckets.back().begin].tensor.scalar_type();
@@ -128,12 +149,22 @@ absl::Status ShardedAdamW::ReduceAll() {
   return absl::OkStatus();
 }
 
+absl::Status ShardedAdamW::ReduceUnit(int unit) {
+  const at::NoGradGuard no_grad;
+  const auto [begin, end] = sharded_->RangeOf(unit);
+  for (const Bucket& bucket : buckets_) {
+    if (bucket.begin >= begin && bucket.end <= end) RETURN_IF_ERROR(ReduceBucket(bucket));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ShardedAdamW::AfterBackward() {
   if (ranks_ == nullptr) {
     adamw_.FoldGradients();
     return absl::OkStatus();
   }
   if (zero_stage_ == 2) return ReduceAll();
+  if (zero_stage_ == 3) return ReduceUnit(0);  // the others' are summed in the backward pass
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const at::Tensor& tensor = parameters_[i].tensor;
@@ -182,6 +213,7 @@ absl::Status ShardedAdamW::GatherBucket(const Bucket& bucket) {
 absl::Status ShardedAdamW::Step(double learning_rate, double grad_scale) {
   const at::NoGradGuard no_grad;
   adamw_.Step(learning_rate, grad_scale);
+  if (zero_stage_ == 3) return absl::OkStatus();  // gathered in the next pass
   for (const Bucket& bucket : buckets_) RETURN_IF_ERROR(GatherBucket(bucket));
   return absl::OkStatus();
 }
@@ -222,7 +254,7 @@ absl::StatusOr<ShardedAdamW::State> ShardedAdamW::Export() {
     const at::Tensor& tensor = parameters_[i].tensor;
     if (ranks_ == nullptr) {
       state.masters.push_back(DataOf(masters[i].name, tensor, masters[i].tensor));
-    } else if (tensor.scalar_type() == at::kFloat) {  // whole everywhere
+    } else if (zero_stage_ != 3 && tensor.scalar_type() == at::kFloat) {  // whole everywhere
       state.masters.push_back(DataOf(masters[i].name, tensor, tensor.detach()));
     } else {
       ASSIGN_OR_RETURN(state.masters.emplace_back(),
@@ -304,7 +336,7 @@ absl::Status ShardedAdamW::Import(absl::Span<const TensorBytes> masters,
     const Range own = ranks_ == nullptr ? Range{0, parameter.tensor.numel()} : RangeOf(i, rank);
     ASSIGN_OR_RETURN(const at::Tensor weights,
                      BroadcastWhole(i, parameter.name, bytes[parameter.name]));
-    Flat(parameter.tensor).copy_(weights);
+    if (zero_stage_ != 3) Flat(parameter.tensor).copy_(weights);
     own_masters[i].tensor.view(-1).copy_(weights.narrow(0, own.begin, own.size));
     for (const char* prefix : {"exp_avg.", "exp_avg_sq."}) {
       const std::string name = absl::StrCat(prefix, parameter.name);
@@ -322,6 +354,7 @@ absl::Status ShardedAdamW::Import(absl::Span<const TensorBytes> masters,
     RETURN_IF_ERROR(ranks_->Sum(absl::MakeSpan(&counted, 1), "giving out the number of steps"));
   }
   adamw_.set_steps(static_cast<int64_t>(counted));
+  if (zero_stage_ == 3) adamw_.ApplyMasters();
   ZeroGrad();
   return absl::OkStatus();
 }
@@ -330,6 +363,7 @@ absl::Status ShardedAdamW::Synchronize() {
   if (ranks_ == nullptr) return absl::OkStatus();
   const at::NoGradGuard no_grad;
   for (const NamedTensor& parameter : parameters_) {
+    if (zero_stage_ == 3) break;  // done when they were shared out
     at::Tensor tensor = parameter.tensor.detach();
     RETURN_IF_ERROR(ranks_->Broadcast(tensor, 0, absl::StrCat("giving out ", parameter.name)));
   }

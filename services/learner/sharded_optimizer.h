@@ -1,14 +1,16 @@
 // AdamW over the learner's ranks: each keeps and updates its share of every parameter's optimizer
-// state (ZeRO, Rajbhandari et al. 2020, arXiv:1910.02054, stages 1 and 2). Alone, it is AdamW
+// state (ZeRO, Rajbhandari et al. 2020, arXiv:1910.02054, stages 1 to 3). Alone, it is AdamW
 // itself, bit for bit.
 //
 // With R ranks, rank r owns elements [r s, (r + 1) s) of every flattened parameter of n elements,
 // s = ceil(n / R), the last ones fewer. Gradients are summed over the ranks by reduce-scatter, in
 // buckets of consecutive parameters, so that a rank receives its share only; it takes AdamW's step
-// on its share of the (fp32 master) weights; then the shares of the weights are gathered.
+// on its share of the (fp32 master) weights; then the shares of the weights are gathered. With
+// stage 3 the shares are all that there is between passes (sharded_parameters.h), and gradients are
+// summed unit by unit in the backward pass.
 //
 // Invariants:
-// 1. After Step all ranks hold the same parameters, bit for bit.
+// 1. After Step all ranks hold the same parameters, bit for bit (stage 3: whenever they hold them).
 // 2. Exported state is whole and does not know the number of ranks: it can be imported by any.
 //
 // Thread rule: one thread; what is marked collective is called by all ranks, in the same order.
@@ -27,6 +29,7 @@
 #include "common/model/policy_model.h"
 #include "services/learner/optimizer.h"
 #include "services/learner/rank_group.h"
+#include "services/learner/sharded_parameters.h"
 #include "services/learner/tensor_data.h"
 
 namespace crescendo {
@@ -38,12 +41,17 @@ class ShardedAdamW {
   // gradients.
   ShardedAdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options, RankGroup* ranks,
                int zero_stage);
+  // Stage 3: `parameters` are those that `sharded` has shares of. Both outlive it.
+  ShardedAdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options, RankGroup* ranks,
+               ShardedParameters* sharded);
 
-  // After each backward pass. With stage 2 it is collective, and a rank without a micro-batch of
-  // its own calls it too.
+  // After each backward pass. With stages 2 and 3 it is collective, and a rank without a
+  // micro-batch of its own calls it too.
   absl::Status AfterBackward();
   // AfterBackward is called so often by all ranks: the most micro-batches of any. Collective.
   absl::StatusOr<int64_t> Rounds(int64_t own);
+  // Stage 3: sums the gradients of a unit of the weights, which are whole. Collective.
+  absl::Status ReduceUnit(int unit);
   // Gradients of the whole batch from here on, and their norm (AdamW::GradNorm). Collective.
   absl::StatusOr<double> ReduceGradients();
   // Collective, after ReduceGradients.
@@ -89,15 +97,17 @@ class ShardedAdamW {
   at::Tensor TakeGradient(size_t parameter);
   std::vector<NamedTensor> MakeShards() const;
   std::vector<Bucket> MakeBuckets() const;
+  bool BeginsUnit(size_t parameter) const;
   absl::StatusOr<TensorData> GatherWhole(size_t parameter, const std::string& name,
                                          const at::Tensor& shard);
   absl::StatusOr<at::Tensor> BroadcastWhole(size_t parameter, const std::string& name,
                                             absl::string_view bytes);
 
-  RankGroup* const ranks_;  // null: alone
+  RankGroup* const ranks_;            // null: alone
+  ShardedParameters* const sharded_;  // null: not stage 3
   const int zero_stage_;
   std::vector<NamedTensor> parameters_;  // whole
-  std::vector<NamedTensor> shards_;      // views into them, or they themselves
+  std::vector<NamedTensor> shards_;      // views into them, or they themselves, or `sharded_`'s
   std::vector<at::Tensor>
       folded_;  // fp32 sums of bf16 gradients, whole (stage 1); may be undefined
   std::vector<Bucket> buckets_;

@@ -5,8 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,36 +18,6 @@
 namespace crescendo {
 namespace {
 
-constexpr size_t kTokenizerBytesMax = 256u << 20;
-constexpr absl::string_view kTokenizerFiles[] = {
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-    "merges.txt",     "chat_template.jinja"};
-
-absl::StatusOr<at::ScalarType> ParseDtype(absl::string_view name) {
-  if (name == "float32") return at::kFloat;
-  if (name == "bfloat16") return at::kBFloat16;
-  return absl::InvalidArgumentError(
-      absl::StrCat("trainer: dtype '", name, "': expected float32 or bfloat16"));
-}
-
-std::vector<TensorData> CopyOf(const std::vector<TensorBytes>& tensors) {
-  std::vector<TensorData> copies;
-  copies.reserve(tensors.size());
-  for (const TensorBytes& tensor : tensors) {
-    copies.push_back({tensor.name, tensor.dtype, tensor.shape, std::string(tensor.bytes)});
-  }
-  return copies;
-}
-
-std::vector<TensorBytes> ViewOf(const std::vector<TensorData>& tensors) {
-  std::vector<TensorBytes> views;
-  views.reserve(tensors.size());
-  for (const TensorData& tensor : tensors) {
-    views.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.bytes});
-  }
-  return views;
-}
-
 std::vector<LossSample> LossSamples(const PackedMicroBatch& micro) {
   std::vector<LossSample> samples;
   samples.reserve(micro.samples.size());
@@ -58,33 +26,6 @@ std::vector<LossSample> LossSamples(const PackedMicroBatch& micro) {
                        sample.advantage, sample.token_weight});
   }
   return samples;
-}
-
-struct TrainerCounters {
-  int64_t updates = 0;
-  double kl_scale = 1;
-};
-
-// A state without a KL scale is one of a run whose coefficient stays.
-absl::StatusOr<TrainerCounters> CountersFromJson(const std::string& text) {
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
-  TrainerCounters counters;
-  bool good = json.is_object() && json.contains("updates") && json["updates"].is_number_integer();
-  if (good) {
-    counters.updates = json["updates"].get<int64_t>();
-    if (json.contains("kl_scale")) {
-      good = json["kl_scale"].is_number();
-      if (good) counters.kl_scale = json["kl_scale"].get<double>();
-    }
-  }
-  if (!good || counters.updates < 0 || !(counters.kl_scale >= kKlScaleMin) ||
-      !(counters.kl_scale <= kKlScaleMax)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("trainer state: expected an object with an integer 'updates' and a number "
-                     "'kl_scale', found '",
-                     text, "'"));
-  }
-  return counters;
 }
 
 // Tokens of older versions differ by what training changed, which is no mismatch.
@@ -123,42 +64,89 @@ PolicyLossStats SlopesOfRows(const PolicyLossInput& whole, const PolicyLossOptio
 
 absl::StatusOr<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(
     FileSystem& files, const TorchTrainerOptions& options) {
-  ASSIGN_OR_RETURN(const at::ScalarType dtype, ParseDtype(options.dtype));
   SetComputeThreads(options.threads);
-  const LoadOptions load{.dtype = dtype, .deterministic = options.deterministic};
-  ASSIGN_OR_RETURN(auto model, PolicyModel::Load(files, options.policy, load));
-  std::unique_ptr<PolicyModel> reference;
-  if (options.reference || options.loss.kl_coefficient > 0 || options.lora_rank > 0) {
-    ASSIGN_OR_RETURN(reference, PolicyModel::Load(files, options.policy, load));
+  if (options.zero_stage == 3 && options.lora_rank > 0) {
+    return absl::InvalidArgumentError(
+        "learner.zero_stage: is 3, expected 1 or 2 with policy.lora_rank above 0");
   }
-  model->SetRequiresGrad(true);
-  model->SetRecomputeLayers(options.recompute_layers);
+  Models models;
+  ASSIGN_OR_RETURN(models.policy, LoadModel(files, options, models.shards));
+  if (options.reference || options.loss.kl_coefficient > 0 || options.lora_rank > 0) {
+    ASSIGN_OR_RETURN(models.reference, LoadModel(files, options, models.reference_shards));
+  }
+  models.policy->SetRequiresGrad(true);
+  models.policy->SetRecomputeLayers(options.recompute_layers);
   return CatchTorch("trainer: making the optimizer's state",
                     [&]() -> absl::StatusOr<std::unique_ptr<TorchTrainer>> {
                       std::unique_ptr<Lora> lora;
                       if (options.lora_rank > 0) {
                         const LoraOptions adapters{options.lora_rank, options.lora_alpha,
                                                    options.lora_targets, options.lora_seed};
-                        ASSIGN_OR_RETURN(lora, Lora::Create(adapters, *reference, model.get()));
+                        ASSIGN_OR_RETURN(
+                            lora, Lora::Create(adapters, *models.reference, models.policy.get()));
                       }
-                      std::unique_ptr<TorchTrainer> trainer(new TorchTrainer(
-                          files, options, std::move(model), std::move(reference), std::move(lora)));
+                      std::unique_ptr<TorchTrainer> trainer(
+                          new TorchTrainer(files, options, std::move(models), std::move(lora)));
                       RETURN_IF_ERROR(trainer->optimizer_.Synchronize());
                       if (trainer->lora_ != nullptr) trainer->lora_->Merge();
                       return trainer;
                     });
 }
 
-TorchTrainer::TorchTrainer(FileSystem& files, const TorchTrainerOptions& options,
-                           std::unique_ptr<PolicyModel> model,
-                           std::unique_ptr<PolicyModel> reference, std::unique_ptr<Lora> lora)
+TorchTrainer::TorchTrainer(FileSystem& files, const TorchTrainerOptions& options, Models models,
+                           std::unique_ptr<Lora> lora)
     : files_(files),
       options_(options),
-      model_(std::move(model)),
-      reference_(std::move(reference)),
+      shards_(std::move(models.shards)),
+      reference_shards_(std::move(models.reference_shards)),
+      model_(std::move(models.policy)),
+      reference_(std::move(models.reference)),
       lora_(std::move(lora)),
-      optimizer_(lora_ != nullptr ? lora_->parameters() : model_->parameters(), options.adamw,
-                 options.ranks, options.zero_stage) {}
+      optimizer_(
+          shards_ != nullptr
+              ? ShardedAdamW(model_->parameters(), options.adamw, options.ranks, shards_.get())
+              : ShardedAdamW(lora_ != nullptr ? lora_->parameters() : model_->parameters(),
+                             options.adamw, options.ranks, std::min(options.zero_stage, 2))) {
+  if (shards_ == nullptr) return;
+  shards_->SetReduce([this](int unit) { return optimizer_.ReduceUnit(unit); });
+}
+
+ShardedParameters* TorchTrainer::ShardsOf(const PolicyModel& model) const {
+  return &model == model_.get() ? shards_.get() : reference_shards_.get();
+}
+
+absl::Status TorchTrainer::Blame(absl::Status status) const {
+  for (const ShardedParameters* shards : {shards_.get(), reference_shards_.get()}) {
+    if (!status.ok() && shards != nullptr && !shards->status().ok()) return shards->status();
+  }
+  return status;
+}
+
+absl::Status TorchTrainer::EachPass(PolicyModel& model, size_t own,
+                                    const std::function<absl::Status(size_t)>& pass) {
+  size_t passes = own;
+  if (shards_ != nullptr) {
+    ASSIGN_OR_RETURN(passes, optimizer_.Rounds(static_cast<int64_t>(own)));
+  }
+  for (size_t i = 0; i < passes; ++i) {
+    RETURN_IF_ERROR(i < own ? pass(i) : Blame(CatchTorch("a pass of other ranks", [&] {
+      ShardsOf(model)->PassForward();
+    })));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TorchTrainer::AccumulateNothing(const PolicyLossOptions& loss) {
+  if (shards_ == nullptr) return absl::OkStatus();
+  return Blame(CatchTorch("a micro-batch of other ranks", [&] {
+    if (loss.kl_coefficient > 0 && !loss.kl_in_reward) reference_shards_->PassForward();
+    // As Accumulate holds it.
+    const bool sequence = loss.ratio == RatioKind::kSequence;
+    const WeightUse head(sequence ? shards_.get() : nullptr, model_->HeadUnit());
+    shards_->PassForward();
+    shards_->PassBackward();
+  }));
+}
 
 void TorchTrainer::MiniBatchSums::Add(const MiniBatchSums& other) {
   loss.Add(other.loss);
@@ -171,18 +159,26 @@ absl::StatusOr<std::vector<float>> TorchTrainer::LogProbs(PolicyModel& model,
                                                           const PackedMicroBatch& micro) {
   const std::string operation =
       absl::StrCat("log-probs of a micro-batch of ", micro.tokens.size(), " tokens");
-  return CatchTorch(operation, [&]() -> absl::StatusOr<std::vector<float>> {
+  std::vector<float> values;
+  RETURN_IF_ERROR(Blame(CatchTorch(operation, [&] {
     const at::NoGradGuard no_grad;
     const at::Tensor log_probs = ForwardLogProbs(model, micro).log_prob;
     const absl::Span<const float> span = FloatSpan(log_probs);
-    return std::vector<float>(span.begin(), span.end());
-  });
+    values.assign(span.begin(), span.end());
+  })));
+  return values;
 }
 
 absl::StatusOr<std::vector<double>> TorchTrainer::SampleKl(const PackedMicroBatch& micro,
                                                            KlEstimator estimator) {
   if (reference_ == nullptr) return Trainer::SampleKl(micro, estimator);
-  ASSIGN_OR_RETURN(const std::vector<float> reference, LogProbs(*reference_, micro));
+  PhaseTimer timer(options_.clock);
+  std::vector<float> reference;
+  const size_t own = options_.ranks == nullptr || options_.ranks->rank() == 0 ? 1 : 0;
+  RETURN_IF_ERROR(EachPass(*reference_, own, [&](size_t) -> absl::Status {
+    ASSIGN_OR_RETURN(reference, LogProbs(*reference_, micro));
+    return absl::OkStatus();
+  }));
   std::vector<double> sums;
   for (const PackedSample& sample : micro.samples) {
     double sum = 0;
@@ -192,6 +188,7 @@ absl::StatusOr<std::vector<double>> TorchTrainer::SampleKl(const PackedMicroBatc
     }
     sums.push_back(sum);
   }
+  timer.AddTo(phases_.forward);
   return sums;
 }
 
@@ -199,12 +196,15 @@ absl::StatusOr<std::vector<TorchTrainer::ProximalLogProbs>> TorchTrainer::Proxim
     const PolicyLossOptions& loss, const TrainRequest& request) {
   std::vector<ProximalLogProbs> out(request.mini_batches.size());
   if (loss.off_policy == OffPolicy::kNone) return out;
+  PhaseTimer timer(options_.clock);
   for (size_t i = 1; i < request.mini_batches.size(); ++i) {
-    for (const PackedMicroBatch& micro : request.mini_batches[i].micro_batches) {
-      ASSIGN_OR_RETURN(std::vector<float> log_probs, LogProbs(*model_, micro));
-      out[i].push_back(std::move(log_probs));
-    }
+    const std::vector<PackedMicroBatch>& micros = request.mini_batches[i].micro_batches;
+    RETURN_IF_ERROR(EachPass(*model_, micros.size(), [&](size_t m) -> absl::Status {
+      ASSIGN_OR_RETURN(out[i].emplace_back(), LogProbs(*model_, micros[m]));
+      return absl::OkStatus();
+    }));
   }
+  timer.AddTo(phases_.forward);
   return out;
 }
 
@@ -212,7 +212,8 @@ absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro, const Polic
                                       const std::vector<float>* proximal, MiniBatchSums& sums) {
   const std::string operation = absl::StrCat("training a micro-batch of ", micro.tokens.size(),
                                              " tokens, ", micro.targets.size(), " of them sampled");
-  return CatchTorch(operation, [&] {
+  PhaseTimer timer(options_.clock);
+  return Blame(CatchTorch(operation, [&] {
     const bool want_entropy = options_.entropy || loss.entropy_coefficient > 0;
     at::Tensor reference;
     if (loss.kl_coefficient > 0 && !loss.kl_in_reward) {
@@ -230,32 +231,39 @@ absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro, const Polic
     input.samples = samples;
     TokenLogProbs policy;
     if (loss.ratio == RatioKind::kSequence) {
+      const WeightUse head(model_->weight_watcher(), model_->HeadUnit());  // its graph keeps it
       policy = ForwardLogProbs(*model_, micro, want_entropy);
       input.log_probs = FloatSpan(policy.log_prob);
       if (own_proximal) input.old_log_probs = input.log_probs;
       if (want_entropy) input.entropies = FloatSpan(policy.entropy);
       const PolicyLossResult result = PolicyLoss(input, loss);
+      timer.AddTo(phases_.forward);
       BackwardLogProbs(policy, result.gradient, result.entropy_gradient);
       sums.loss.Add(result.stats);
     } else {
-      policy = ForwardAndBackward(*model_, micro, want_entropy, [&](auto... rows) {
-        sums.loss.Add(SlopesOfRows(input, loss, own_proximal, rows...));
-      });
+      policy = ForwardAndBackward(
+          *model_, micro, want_entropy,
+          [&](auto... rows) { sums.loss.Add(SlopesOfRows(input, loss, own_proximal, rows...)); },
+          [&] { timer.AddTo(phases_.forward); });
     }
+    timer.AddTo(phases_.backward);
     const absl::Span<const float> log_probs = FloatSpan(policy.log_prob);
     sums.tokens += static_cast<int64_t>(log_probs.size());
     AddMismatch(micro, log_probs, sums.mismatch);
     if (want_entropy) {
       for (const float entropy : FloatSpan(policy.entropy)) sums.entropy += entropy;
     }
-  });
+  }));
 }
 
 absl::Status TorchTrainer::AddProbe(const MiniBatch& mini, MismatchStats& mismatch) {
-  for (const PackedMicroBatch& micro : mini.probe) {
-    ASSIGN_OR_RETURN(const std::vector<float> log_probs, LogProbs(*model_, micro));
-    AddMismatch(micro, log_probs, mismatch);
-  }
+  PhaseTimer timer(options_.clock);
+  RETURN_IF_ERROR(EachPass(*model_, mini.probe.size(), [&](size_t m) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::vector<float> log_probs, LogProbs(*model_, mini.probe[m]));
+    AddMismatch(mini.probe[m], log_probs, mismatch);
+    return absl::OkStatus();
+  }));
+  timer.AddTo(phases_.forward);
   return absl::OkStatus();
 }
 
@@ -308,14 +316,21 @@ absl::StatusOr<bool> TorchTrainer::AccumulateAll(const MiniBatch& mini,
       const auto m = static_cast<size_t>(round);
       RETURN_IF_ERROR(
           Accumulate(mini.micro_batches[m], loss, proximal.empty() ? nullptr : &proximal[m], sums));
+    } else {
+      RETURN_IF_ERROR(AccumulateNothing(loss));
     }
+    PhaseTimer timer(options_.clock);
     RETURN_IF_ERROR(optimizer_.AfterBackward());
+    timer.AddTo(phases_.backward);
   }
+  PhaseTimer timer(options_.clock);
   RETURN_IF_ERROR(SumOverRanks(sums, stopped));
+  timer.AddTo(phases_.backward);
   return !stopped;
 }
 
 absl::StatusOr<bool> TorchTrainer::Update(const MiniBatchSums& sums, StepResult& result) {
+  PhaseTimer timer(options_.clock);
   return CatchTorch("optimizer step", [&]() -> absl::StatusOr<bool> {
     ASSIGN_OR_RETURN(const double norm, optimizer_.ReduceGradients());
     if (!std::isfinite(sums.loss.loss) || !std::isfinite(norm)) {
@@ -325,6 +340,7 @@ absl::StatusOr<bool> TorchTrainer::Update(const MiniBatchSums& sums, StepResult&
     result.grad_norm = std::max(result.grad_norm, norm);
     RETURN_IF_ERROR(optimizer_.Step(result.learning_rate, GradClipScale(norm, options_.grad_clip)));
     if (lora_ != nullptr) lora_->Merge();
+    timer.AddTo(phases_.optimizer);
     return true;  // by Adam's momentum also when this mini-batch had no gradient
   });
 }
@@ -361,6 +377,7 @@ absl::StatusOr<StepResult> TorchTrainer::Train(const TrainRequest& request,
     updated = updated || changed;
   }
   optimizer_.ZeroGrad();
+  result.phases = std::exchange(phases_, {});
   const double updates = static_cast<double>(std::max<size_t>(1, request.mini_batches.size()));
   result.loss = total.loss.loss / updates;
   result.kl = loss.kl_in_reward ? request.reward_kl : total.loss.kl_mean();
@@ -375,75 +392,6 @@ absl::StatusOr<StepResult> TorchTrainer::Train(const TrainRequest& request,
     kl_scale_ = NextKlScale(kl_scale_, result.kl, loss.kl_target, loss.kl_horizon);
   }
   return result;
-}
-
-absl::StatusOr<std::vector<TensorData>> TorchTrainer::ExportWeights() {
-  return CatchTorch("exporting the weights", [&]() -> absl::StatusOr<std::vector<TensorData>> {
-    if (options_.export_dtype.empty() || options_.export_dtype == options_.dtype) {
-      return CopyOf(model_->State());
-    }
-    ASSIGN_OR_RETURN(const at::ScalarType dtype, ParseDtype(options_.export_dtype));
-    std::vector<TensorData> weights;
-    for (const NamedTensor& parameter : model_->parameters()) {
-      const at::Tensor tensor = parameter.tensor.detach().to(dtype).contiguous();
-      weights.push_back(
-          {parameter.name, dtype == at::kFloat ? "F32" : "BF16", tensor.sizes().vec(),
-           std::string(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes())});
-    }
-    return weights;
-  });
-}
-
-absl::StatusOr<TrainerState> TorchTrainer::ExportState() {
-  return CatchTorch("exporting the trainer's state", [&]() -> absl::StatusOr<TrainerState> {
-    ASSIGN_OR_RETURN(ShardedAdamW::State whole, optimizer_.Export());
-    TrainerState state;
-    state.weights = std::move(whole.masters);
-    state.optimizer = std::move(whole.moments);
-    state.extra_json =
-        nlohmann::json{{"updates", optimizer_.steps()}, {"kl_scale", kl_scale_}}.dump();
-    return state;
-  });
-}
-
-absl::Status TorchTrainer::ImportState(const TrainerState& state) {
-  return CatchTorch("importing the trainer's state", [&]() -> absl::Status {
-    TrainerCounters counters;
-    const bool own = options_.ranks == nullptr || options_.ranks->rank() == 0;
-    if (own) {
-      ASSIGN_OR_RETURN(counters, CountersFromJson(state.extra_json));
-      RETURN_IF_ERROR(Annotate(optimizer_.Check(ViewOf(state.weights), ViewOf(state.optimizer)),
-                               "trainer state"));
-    }
-    RETURN_IF_ERROR(
-        optimizer_.Import(ViewOf(state.weights), ViewOf(state.optimizer), counters.updates));
-    if (lora_ != nullptr) lora_->Merge();
-    kl_scale_ = counters.kl_scale;
-    if (options_.ranks == nullptr) return absl::OkStatus();
-    std::vector<double> scale = {own ? kl_scale_ : 0};
-    RETURN_IF_ERROR(options_.ranks->Sum(absl::MakeSpan(scale), "giving out the KL's scale"));
-    kl_scale_ = scale[0];
-    return absl::OkStatus();
-  });
-}
-
-absl::Status TorchTrainer::SavePolicy(const std::string& folder) {
-  RETURN_IF_ERROR(model_->Save(files_, folder));
-  if (lora_ != nullptr) {
-    RETURN_IF_ERROR(lora_->Save(files_, JoinPath(folder, "adapter"), options_.policy));
-  }
-  if (!files_.IsDirectory(options_.policy)) return absl::OkStatus();
-  return CopyTokenizerFiles(files_, options_.policy, folder);
-}
-
-absl::Status CopyTokenizerFiles(FileSystem& files, const std::string& from, const std::string& to) {
-  for (const absl::string_view name : kTokenizerFiles) {
-    const std::string source = JoinPath(from, name);
-    if (!files.Exists(source)) continue;
-    ASSIGN_OR_RETURN(const std::string text, files.ReadFile(source, kTokenizerBytesMax));
-    RETURN_IF_ERROR(files.WriteFile(JoinPath(to, name), text));
-  }
-  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Trainer>> MakeTorchTrainer(FileSystem& files,

@@ -34,6 +34,7 @@
 #include "services/learner/mismatch.h"
 #include "services/learner/optimizer.h"
 #include "services/learner/sharded_optimizer.h"
+#include "services/learner/sharded_parameters.h"
 #include "services/learner/trainer.h"
 #include "services/learner/trainer_factory.h"
 
@@ -56,7 +57,9 @@ class TorchTrainer : public Trainer {
   absl::StatusOr<std::vector<double>> SampleKl(const PackedMicroBatch& micro,
                                                KlEstimator estimator) override;
   double kl_scale() const override { return kl_scale_; }
+  bool sharded() const override { return shards_ != nullptr; }
 
+  const ShardedParameters* shards() const { return shards_.get(); }  // null: weights are whole
   PolicyModel& model() { return *model_; }
   const Lora* lora() const { return lora_.get(); }  // null: all weights are trained
 
@@ -72,12 +75,29 @@ class TorchTrainer : public Trainer {
   };
   // Log-probs of the proximal policy of each micro-batch of a mini-batch, in order.
   using ProximalLogProbs = std::vector<std::vector<float>>;
-  TorchTrainer(FileSystem& files, const TorchTrainerOptions& options,
-               std::unique_ptr<PolicyModel> model, std::unique_ptr<PolicyModel> reference,
+  struct Models {
+    std::unique_ptr<ShardedParameters> shards, reference_shards;  // zero_stage 3, else null
+    std::unique_ptr<PolicyModel> policy, reference;
+  };
+  TorchTrainer(FileSystem& files, const TorchTrainerOptions& options, Models models,
                std::unique_ptr<Lora> lora);
+  static absl::StatusOr<std::unique_ptr<PolicyModel>> LoadModel(
+      FileSystem& files, const TorchTrainerOptions& options,
+      std::unique_ptr<ShardedParameters>& shards);
   // The targets' log-probs under the weights of `model` as they are.
-  static absl::StatusOr<std::vector<float>> LogProbs(PolicyModel& model,
-                                                     const PackedMicroBatch& micro);
+  absl::StatusOr<std::vector<float>> LogProbs(PolicyModel& model, const PackedMicroBatch& micro);
+  // `pass` for each of this rank's `own` passes over `model`. With shared out weights it is
+  // collective: other ranks may have more.
+  absl::Status EachPass(PolicyModel& model, size_t own,
+                        const std::function<absl::Status(size_t)>& pass);
+  // With shared out weights, what Accumulate is to a rank that has no micro-batch left.
+  absl::Status AccumulateNothing(const PolicyLossOptions& loss);
+  ShardedParameters* ShardsOf(const PolicyModel& model) const;
+  // Why a rank's pass failed when it was for another rank.
+  absl::Status Blame(absl::Status status) const;
+  // What ExportWeights gives, of `dtype`; empty lists but at rank 0.
+  absl::StatusOr<std::vector<TensorData>> ExportShards(at::ScalarType dtype);
+  absl::Status SaveShards(const std::string& folder);
   // Those of the proximal policy, of every mini-batch but the first, where `loss` wants them.
   absl::StatusOr<std::vector<ProximalLogProbs>> Proximal(const PolicyLossOptions& loss,
                                                          const TrainRequest& request);
@@ -96,11 +116,13 @@ class TorchTrainer : public Trainer {
 
   FileSystem& files_;
   TorchTrainerOptions options_;
+  std::unique_ptr<ShardedParameters> shards_, reference_shards_;  // null: weights are whole
   std::unique_ptr<PolicyModel> model_;
   std::unique_ptr<PolicyModel> reference_;  // the base; null without KL and adapters
   std::unique_ptr<Lora> lora_;
   ShardedAdamW optimizer_;
   double kl_scale_ = 1;
+  StepPhases phases_;  // of the step under way
 };
 
 // Copies tokenizer.json and the like, those that `from` has.

@@ -319,6 +319,35 @@ TEST_CASE("Warm-up scales the plan's rate, and an empty mini-batch is an update 
   CHECK(nlohmann::json::parse(state->extra_json)["updates"] == 2);
 }
 
+TEST_CASE("A step says how long its phases took, and nothing without a clock") {
+  class StepClock : public Clock {
+   public:
+    absl::Time Now() override { return now += absl::Seconds(1); }
+    void SleepFor(absl::Duration) override {}
+    absl::Time now = absl::UnixEpoch();
+  } clock;
+  TempDir dir;
+  SaveTinyPolicy(dir);
+  TorchTrainerOptions options;
+  options.clock = &clock;
+  const std::vector<GroupExperience> groups = MakeGroups(3, 2);
+  TrainRequest request = MakeRequest(groups, 1 << 20);  // one micro-batch
+  for (const bool by_sequence : {false, true}) {
+    auto trainer = MakeTestTrainer(dir, options);
+    request.loss = PolicyLossOptions();
+    request.loss->ratio = by_sequence ? RatioKind::kSequence : RatioKind::kToken;
+    const StepPhases phases = MustTrain(*trainer, request).phases;
+    // Every look at the clock takes a second: the forward pass and the probe; the backward pass and
+    // the two sums over ranks; the update.
+    CHECK(phases.forward == 2);
+    CHECK(phases.backward == 3);
+    CHECK(phases.optimizer == 1);
+    CHECK(MustTrain(*trainer, request).phases.optimizer == 1);  // of this step alone
+  }
+  const StepPhases none = MustTrain(*MakeTestTrainer(dir), request).phases;
+  CHECK(none.forward + none.backward + none.optimizer == 0);
+}
+
 TEST_CASE("The KL to the reference is 0 at first, grows, and is not there without a coefficient") {
   TempDir dir;
   SaveTinyPolicy(dir);
