@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "catch2/catch.hpp"
@@ -16,6 +17,7 @@
 #include "common/rpc/server.h"
 #include "prometheus/registry.h"
 #include "services/rollout/rollout_host.h"
+#include "tests/support/log_text.h"
 #include "tests/support/scripted_model.h"
 #include "tests/unit/rollout/fake_services.h"
 
@@ -78,6 +80,7 @@ class Cluster {
     parts.weight_bytes_max = 1000;
     parts.clock = clock_.get();
     parts.metrics = &metrics;
+    parts.log = log.Make("rollout", clock_.get());
     host_ = std::make_unique<RolloutHost>(options, WorkerIdentity{"w0", "127.0.0.1:1", "i0", 16},
                                           peers, parts);
     RETURN_IF_ERROR(host_->Start([] { return false; }));
@@ -113,6 +116,7 @@ class Cluster {
     }
   }
 
+  LogText log;
   FakeCoordinator coordinator;
   FakeExperience experience;
   FakeReward reward;
@@ -150,6 +154,11 @@ TEST_CASE("Groups go from lease to completion over the wire, and the worker leav
   CHECK(cluster.coordinator.left());
   CHECK(cluster.coordinator.abandoned() == 0);
   CHECK(cluster.metrics.groups_completed_total.Value() == 12);
+  // The run that the coordinator named is in the lines and goes on to the reward service.
+  CHECK(absl::StrContains(cluster.log.LineWith("joined"), " run=test "));
+  CHECK(cluster.reward.origin().run_id() == "test");
+  CHECK(cluster.reward.origin().worker_id() == "w0");
+  CHECK(cluster.reward.origin().group_id() < 12);
 }
 
 TEST_CASE("Streams that break again and again lose and double nothing") {
@@ -177,8 +186,8 @@ TEST_CASE("Every peer can go away and come back") {
   cluster.KillCoordinator();
   cluster.coordinator.Forget();
   cluster.StartCoordinator();
+  CHECK(cluster.coordinator.AwaitJoins(2));
   REQUIRE(cluster.coordinator.AwaitCompleted(40));
-  CHECK(cluster.coordinator.joins() >= 2);
   cluster.CheckAllHeld(40);
 }
 

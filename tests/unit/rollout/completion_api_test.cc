@@ -34,7 +34,7 @@ TEST_CASE("A request's fields arrive, with OpenAI's defaults for what is not the
 
   const CompletionRequest all = Taken(
       R"({"prompt":[[1,2],[3]],"temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.1,"seed":-7,"n":3,
-          "max_tokens":9,"stop":["a","bc"],"logprobs":0,"stream":true,
+          "max_tokens":9,"stop":["a","bc"],"logprobs":20,"stream":true,
           "stream_options":{"include_usage":true},"user":"x","presence_penalty":0})",
       false);
   CHECK(all.prompts.at(1).tokens == std::vector<int32_t>{3});
@@ -47,18 +47,20 @@ TEST_CASE("A request's fields arrive, with OpenAI's defaults for what is not the
   CHECK(all.n == 3);
   CHECK(all.max_tokens == 9);
   CHECK(all.log_probs);
+  CHECK(all.top_log_probs == 20);
   CHECK((all.stream && all.stream_usage));
 
   const CompletionRequest chat = Taken(
       R"({"messages":[{"role":"developer","content":"Be brief."},
           {"role":"user","content":[{"type":"text","text":"1+"},{"type":"text","text":"1?"}]}],
-          "max_completion_tokens":5,"logprobs":true,"stop":"END","temperature":0})",
+          "max_completion_tokens":5,"logprobs":true,"top_logprobs":3,"stop":"END","temperature":0})",
       true);
   REQUIRE(chat.messages.size() == 2);
   CHECK(chat.messages[0].role == "system");
   CHECK(chat.messages[1].content == "1+1?");
   CHECK(chat.max_tokens == 5);
   CHECK(chat.log_probs);
+  CHECK(chat.top_log_probs == 3);
 }
 
 TEST_CASE("What cannot be served is refused with the field, what was expected and what was found") {
@@ -90,7 +92,7 @@ TEST_CASE("What cannot be served is refused with the field, what was expected an
       {R"({"prompt":"a","max_tokens":1.5})", false, "max_tokens", "found 1.5"},
       {R"({"prompt":"a","stop":[""]})", false, "stop", "1 to 256 bytes"},
       {R"({"prompt":"a","stop":[1]})", false, "stop", "found 1"},
-      {R"({"prompt":"a","logprobs":5})", false, "logprobs", "found 5"},
+      {R"({"prompt":"a","logprobs":21})", false, "logprobs", "[0, 20], found 21"},
       {R"({"prompt":"a","echo":true})", false, "echo", "not supported"},
       {R"({"prompt":"a","best_of":2})", false, "best_of", "not supported"},
       {R"({"prompt":"a","tempreature":1})", false, "tempreature", "unknown field"},
@@ -105,7 +107,9 @@ TEST_CASE("What cannot be served is refused with the field, what was expected an
       {R"({"messages":[{"role":"user","content":"x"}],"tools":[{"type":"function"}]})", true,
        "tools", "not supported"},
       {R"({"messages":[{"role":"user","content":"x"}],"top_logprobs":3})", true, "top_logprobs",
-       "not supported"},
+       "with 'logprobs'"},
+      {R"({"messages":[{"role":"user","content":"x"}],"logprobs":true,"top_logprobs":21})", true,
+       "top_logprobs", "found 21"},
   };
   for (const Case& one : cases) {
     CAPTURE(one.body);

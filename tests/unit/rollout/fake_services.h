@@ -101,9 +101,10 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
     const auto done = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return loaded_ == wanted; };
     return mutex_.AwaitWithTimeout(absl::Condition(&done), kPatience);
   }
-  int joins() const {
+  bool AwaitJoins(int count) {
     absl::MutexLock lock(&mutex_);
-    return joins_;
+    const auto done = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return joins_ >= count; };
+    return mutex_.AwaitWithTimeout(absl::Condition(&done), kPatience);
   }
   int abandoned() const {
     absl::MutexLock lock(&mutex_);
@@ -197,6 +198,10 @@ class FakeReward final : public v1::RewardService::Service {
       grpc::ServerReaderWriter<v1::GradeResponse, v1::GradeRequest>* stream) override {
     v1::GradeRequest request;
     while (stream->Read(&request)) {
+      {
+        absl::MutexLock lock(&mutex_);
+        origin_ = request.origin();
+      }
       if (breaks > 0 && ++seen_ % 3 == 2) {
         --breaks;
         return {grpc::StatusCode::UNAVAILABLE, "killed"};
@@ -209,10 +214,17 @@ class FakeReward final : public v1::RewardService::Service {
     }
     return grpc::Status::OK;
   }
+  // Of the last answer.
+  v1::GradeOrigin origin() const {
+    absl::MutexLock lock(&mutex_);
+    return origin_;
+  }
   std::atomic<int> breaks{0};
 
  private:
   std::atomic<int> seen_{0};
+  mutable absl::Mutex mutex_;
+  v1::GradeOrigin origin_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Version v is 40 bytes of v in chunks of 16. The first `corrupt` chunks sent have a flipped bit,
