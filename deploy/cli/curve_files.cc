@@ -20,8 +20,8 @@ absl::Status CurveFiles::Update(const RunPicture& picture, absl::Time now) {
   const bool grown = !lines_.empty() && absl::StartsWith(lines, lines_);
   const std::string events = TensorBoardEvents(lines, begin_);
   RETURN_IF_ERROR(Write(JoinPath(out_, "metrics.jsonl"), lines, grown ? lines_.size() : 0));
-  RETURN_IF_ERROR(Write(JoinPath(folder, "events.out.tfevents.0.crescendo"), events,
-                        grown ? events_ : 0));
+  RETURN_IF_ERROR(
+      Write(JoinPath(folder, "events.out.tfevents.0.crescendo"), events, grown ? events_ : 0));
   lines_ = std::move(lines);
   events_ = events.size();
   return absl::OkStatus();

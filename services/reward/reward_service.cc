@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kWireExtractedBytes = 256;
 constexpr int kGoldAnswersMax = 64;
+constexpr size_t kOriginBytesShown = 128;
 constexpr int kAnswersATurn = 16;  // of one stream, before the next one has its turn
 
 // At most `bytes_max` bytes of valid UTF-8: a proto string must be that. Every byte that is not
@@ -145,6 +146,8 @@ class RewardServiceImpl::Stream final
         bytes_ += request_.response().size();
         service_.metrics_.response_bytes_total.Increment(
             static_cast<double>(request_.response().size()));
+        service_.Note(LifeEvent::kArrived, request_);
+        if (!told_) Tell(request_);
         pending_.push_back({std::move(request_), service_.clock_.Now()});
         request_ = v1::GradeRequest();
         ++in_flight_;
@@ -225,8 +228,21 @@ class RewardServiceImpl::Stream final
     absl::Time arrived;
   };
 
+  // Of the stream's first answer.
+  void Tell(const v1::GradeRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    told_ = true;
+    if (request.has_origin()) LogOf(request).Info("answers come");
+  }
+
+  Logger LogOf(const v1::GradeRequest& request) const {
+    const v1::GradeOrigin& origin = request.origin();
+    return service_.log_.With({{"worker", origin.worker_id().substr(0, kOriginBytesShown)},
+                               {"run", origin.run_id().substr(0, kOriginBytesShown)}});
+  }
+
   v1::GradeResponse GradeOne(Grader& grader, const Pending& pending) {
     const absl::Time start = service_.clock_.Now();
+    service_.Note(LifeEvent::kGradeBegin, pending.request);
     v1::GradeResponse response = GradeRequestWith(service_.kinds_, grader, pending.request);
     Account(pending.request, pending.arrived, start, &response);
     return response;
@@ -235,6 +251,7 @@ class RewardServiceImpl::Stream final
   // The answer stays in flight until the other server has answered, so this stream stays alive.
   void AskExternal(ExternalReward& external, Pending pending) {
     const absl::Time start = service_.clock_.Now(), arrived = pending.arrived;
+    service_.Note(LifeEvent::kGradeBegin, pending.request);
     v1::GradeRequest copy = pending.request;
     external.Submit(std::move(pending.request),
                     [this, request = std::move(copy), start, arrived](v1::GradeResponse response) {
@@ -257,6 +274,7 @@ class RewardServiceImpl::Stream final
     v1::GradeResponse& response = *graded;
     RewardMetrics& metrics = service_.metrics_;
     const absl::Duration spent = service_.clock_.Now() - start;
+    service_.Note(LifeEvent::kGradeEnd, request);
     response.set_grading_micros(static_cast<uint64_t>(absl::ToInt64Microseconds(spent)));
     metrics.queued_answers.Decrement();
     metrics.queue_seconds.Observe(absl::ToDoubleSeconds(start - arrived));
@@ -265,8 +283,12 @@ class RewardServiceImpl::Stream final
         service_.audit_->Samples(request.response(), response.reason())) {
       service_.audit_->Write(AuditLine(request, response, service_.clock_.Now()));
     }
-    if (response.reason() == ReasonName(ReasonCode::kRequestInvalid))
+    if (response.reason() == ReasonName(ReasonCode::kRequestInvalid)) {
       metrics.refused_total.Increment();
+      LogOf(request).Warn(
+          "answer refused: over a bound or of no kind",
+          {{"group", request.origin().group_id()}, {"sample", request.origin().sample()}});
+    }
     metrics.CountReason(response.reason());
     switch (response.verdict()) {
       case v1::VERDICT_CORRECT:
@@ -336,6 +358,7 @@ class RewardServiceImpl::Stream final
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool begun_ ABSL_GUARDED_BY(mutex_) = false;  // something was written
+  bool told_ ABSL_GUARDED_BY(mutex_) = false;   // who asks was logged
   bool read_all_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
@@ -343,18 +366,28 @@ class RewardServiceImpl::Stream final
 };
 
 RewardServiceImpl::RewardServiceImpl(GradingPool* pool, RewardMetrics* metrics, Clock* clock,
-                                     const RewardServiceParts& parts)
+                                     const RewardServiceParts& parts, const Logger& log)
     : pool_(*pool),
       metrics_(*metrics),
       clock_(*clock),
       kinds_(parts.kinds != nullptr ? *parts.kinds : built_in_),
       external_(parts.external),
-      audit_(parts.audit) {}
+      audit_(parts.audit),
+      trace_(parts.trace),
+      log_(log) {}
 
 ExternalReward* RewardServiceImpl::ExternalOf(const v1::GradeRequest& request) const {
   if (external_ == nullptr || !WithinBounds(request)) return nullptr;
   const auto at = external_->find(request.reward().kind());
   return at == external_->end() ? nullptr : at->second.get();
+}
+
+void RewardServiceImpl::Note(LifeEvent kind, const v1::GradeRequest& request) const {
+  if (trace_ == nullptr || !request.has_origin()) return;
+  trace_->Note({.kind = kind,
+                .group = request.origin().group_id(),
+                .sample = static_cast<int32_t>(
+                    std::min<uint32_t>(request.origin().sample(), limits::kGroupSamplesMax))});
 }
 
 RewardServiceImpl::~RewardServiceImpl() = default;

@@ -96,7 +96,9 @@ bool ExperienceClient::Open(uint64_t number) {
 bool ExperienceClient::TakeAck(uint64_t number, const v1::ChunkAck& message) {
   absl::StatusOr<ChunkAck> ack = FromProto(message);
   if (!ack.ok()) {
-    context_.log.Error("an acknowledgement cannot be read", {{"status", ack.status()}});
+    context_.log.Error(
+        "an acknowledgement cannot be read",
+        {{"group", message.group_id()}, {"sample", message.sample()}, {"status", ack.status()}});
     return false;
   }
   context_.post(

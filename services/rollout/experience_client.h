@@ -57,7 +57,7 @@ class ExperienceClient {
   BoundedQueue<std::variant<SendChunk, RequestResume>> queue_;
   std::atomic<uint64_t> newest_{0};
   std::unique_ptr<SampleStream> stream_;  // of the writing thread
-  uint64_t number_ = 0;                  // of the stream
+  uint64_t number_ = 0;                   // of the stream
   std::thread thread_;
 };
 

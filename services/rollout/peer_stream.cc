@@ -12,9 +12,8 @@ constexpr absl::Duration kConnectTry = absl::Seconds(1);
 
 bool AwaitPeer(const PeerLine& line, const std::function<bool()>& superseded) {
   while (true) {
-    const absl::Status connected =
-        AwaitConnected(*line.channel, line.who, line.address, kConnectTry,
-                       [&line] { return line.stop->IsSet(); });
+    const absl::Status connected = AwaitConnected(
+        *line.channel, line.who, line.address, kConnectTry, [&line] { return line.stop->IsSet(); });
     if (connected.ok()) return true;
     if (line.stop->IsSet() || superseded()) return false;
     line.watch->Failed(line.purpose, connected);

@@ -61,6 +61,11 @@ void RewardClient::Write(const RequestGrade& request) {
   message.set_tokens(static_cast<uint32_t>(request.tokens.size()));
   message.set_context_tokens(request.context_tokens);
   message.set_truncated(request.truncated);
+  v1::GradeOrigin& origin = *message.mutable_origin();
+  origin.set_run_id(context_.log.run());
+  origin.set_worker_id(context_.identity.worker_id);
+  origin.set_group_id(request.group.value());
+  origin.set_sample(request.sample);
   (request.truncated ? context_.metrics->samples_truncated_total
                      : context_.metrics->samples_stopped_total)
       .Increment();

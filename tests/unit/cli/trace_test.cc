@@ -48,7 +48,12 @@ std::vector<v1::Trace> OneGroup() {
   Add(learner, "train_begin", 10000, 0, -1, 2);
   Add(learner, "trained", 15000, 5, -1, 2);
   Add(learner, "published", 16000, 0, -1, 2);
-  return {coordinator, rollout, learner};
+  v1::Trace reward = Named("reward", "reward");
+  Add(reward, "arrived", 4100, 5, 0);
+  Add(reward, "grade_begin", 4300, 5, 0);
+  Add(reward, "grade_end", 4900, 5, 0);
+  Add(reward, "arrived", 7100, 5, 1);  // its stream broke
+  return {coordinator, rollout, learner, reward};
 }
 
 TEST_CASE("a group's phases follow each other inside its life, on skewed clocks too") {
@@ -56,7 +61,7 @@ TEST_CASE("a group's phases follow each other inside its life, on skewed clocks 
   REQUIRE(picture.is_object());
   int64_t last = 0;
   std::map<std::string, std::vector<std::string>> open;  // by process, category and id
-  std::vector<std::pair<std::string, int64_t>> phases;
+  std::vector<std::pair<std::string, int64_t>> phases, answers;
   for (const auto& event : picture.at("traceEvents")) {
     const std::string kind = event.at("ph");
     if (kind == "M") continue;
@@ -70,6 +75,7 @@ TEST_CASE("a group's phases follow each other inside its life, on skewed clocks 
       CHECK(open[key].back() == event.at("name"));
       open[key].pop_back();
       if (event.at("cat") == "group") phases.emplace_back(event.at("name"), time);
+      if (event.at("cat") == "answer") answers.emplace_back(event.at("name"), time);
     }
   }
   for (const auto& [key, names] : open) CHECK(names.empty());
@@ -81,6 +87,8 @@ TEST_CASE("a group's phases follow each other inside its life, on skewed clocks 
                                                                {"wait for the batch", 9999},
                                                                {"train", 14999},
                                                                {"group 5", 14999}});
+  CHECK(answers == std::vector<std::pair<std::string, int64_t>>{
+                       {"queue", 4299}, {"grade", 4899}, {"group 5 sample 0", 4899}});
 }
 
 TEST_CASE("an empty trace is an empty picture") {

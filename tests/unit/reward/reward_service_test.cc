@@ -8,10 +8,12 @@
 #include <string>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/synchronization/notification.h"
 #include "catch2/catch.hpp"
 #include "common/base/limits.h"
 #include "common/os/posix_env.h"
+#include "tests/support/log_text.h"
 
 namespace crescendo {
 namespace {
@@ -23,7 +25,9 @@ class Fixture {
       : clock_(MakeRealClock()),
         metrics_(registry_),
         pool_(threads, {}),
-        service_(&pool_, &metrics_, clock_.get()) {
+        trace_(clock_.get(), registry_, "reward", {}),
+        service_(&pool_, &metrics_, clock_.get(), {nullptr, nullptr, nullptr, &trace_},
+                 log_.Make("reward", clock_.get())) {
     int port = 0;
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
@@ -61,6 +65,8 @@ class Fixture {
   std::unique_ptr<Clock> clock_;
   RewardMetrics metrics_;
   GradingPool pool_;
+  LifeTrace trace_;
+  LogText log_;
   RewardServiceImpl service_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<v1::RewardService::Stub> stub_;
@@ -77,6 +83,32 @@ TEST_CASE("A verdict carries its id, reward, reason and answer") {
   CHECK(right.reason() == "byte_match");
   CHECK(right.extracted() == "99");
   CHECK(fixture.Ask(Fixture::Request(8, "99", "\\boxed{98}")).verdict() == v1::VERDICT_INCORRECT);
+}
+
+TEST_CASE("An answer of a run is traced, and lines about it say of which run, worker and group") {
+  Fixture fixture;
+  v1::GradeRequest request = Fixture::Request(7, "99", "x \\boxed{99}");
+  CHECK(fixture.Ask(request).verdict() == v1::VERDICT_CORRECT);
+  CHECK(fixture.trace_.Moments().empty());  // it is of no run
+  request.mutable_origin()->set_run_id("demo-1");
+  request.mutable_origin()->set_worker_id("rollout-3");
+  request.mutable_origin()->set_group_id(41);
+  request.mutable_origin()->set_sample(2);
+  CHECK(fixture.Ask(request).verdict() == v1::VERDICT_CORRECT);
+  const std::vector<LifeMoment> moments = fixture.trace_.Moments();
+  REQUIRE(moments.size() == 3);
+  const LifeEvent order[] = {LifeEvent::kArrived, LifeEvent::kGradeBegin, LifeEvent::kGradeEnd};
+  for (size_t i = 0; i < 3; ++i) {
+    CHECK(moments[i].kind == order[i]);
+    CHECK(moments[i].group == 41);
+    CHECK(moments[i].sample == 2);
+  }
+  CHECK(absl::StrContains(fixture.log_.LineWith("answers come"), " worker=rollout-3 run=demo-1 "));
+  request.set_response(std::string(limits::kResponseTextBytesMax + 1, 'x'));
+  CHECK(fixture.Ask(request).reason() == "request_invalid");
+  const std::string refused = fixture.log_.LineWith("answer refused");
+  CHECK(absl::StrContains(refused, " worker=rollout-3 run=demo-1 "));
+  CHECK(absl::StrContains(refused, " group=41 sample=2 "));
 }
 
 TEST_CASE("Many answers in flight each get one verdict, then the stream ends well") {
