@@ -9,12 +9,11 @@ namespace crescendo {
 namespace {
 
 constexpr absl::string_view kNames[kLifeEvents] = {
-    "leased",   "first_token", "chunk",       "finished", "graded",
-    "accepted", "completed",   "train_begin", "trained",  "published"};
+    "leased", "first_token", "chunk",     "finished",    "arrived", "grade_begin", "grade_end",
+    "graded", "accepted",    "completed", "train_begin", "trained", "published"};
 
 bool IsOfSample(LifeEvent event) {
-  return event == LifeEvent::kFirstToken || event == LifeEvent::kChunk ||
-         event == LifeEvent::kFinished || event == LifeEvent::kGraded;
+  return event >= LifeEvent::kFirstToken && event <= LifeEvent::kGraded;
 }
 
 }  // namespace

@@ -33,6 +33,9 @@ enum class LifeEvent {
   kFirstToken,  // rollout, of a sample: its prompt is prefilled
   kChunk,       // rollout, of a sample: tokens sent to the learner
   kFinished,    // rollout, of a sample: its text went to the reward service
+  kArrived,     // reward, of a sample: its text is there
+  kGradeBegin,  // reward, of a sample: a grader takes it
+  kGradeEnd,    // reward, of a sample: its verdict is made
   kGraded,      // rollout, of a sample: its verdict is there
   kAccepted,    // learner: the group is whole
   kCompleted,   // coordinator: the worker said so
@@ -40,7 +43,7 @@ enum class LifeEvent {
   kTrained,     // learner, coordinator: of a group, and of a step
   kPublished,   // learner, of a step: the version that it made
 };
-inline constexpr int kLifeEvents = 10;
+inline constexpr int kLifeEvents = 13;
 
 // "leased", "first_token".
 absl::string_view LifeEventName(LifeEvent event);

@@ -170,10 +170,8 @@ LogSink StderrSink() {
 
 Logger::Logger(absl::string_view service, absl::string_view instance, LogLevel level, Clock* clock,
                LogSink sink, LogFormat format)
-    : level_(level),
-      format_(format),
-      clock_(clock),
-      sink_(std::make_shared<const LogSink>(std::move(sink))) {
+    : level_(level), format_(format), clock_(clock), shared_(std::make_shared<Shared>()) {
+  shared_->sink = std::move(sink);
   AppendAny(&fixed_fields_, format_, "service", service);
   AppendAny(&fixed_fields_, format_, "instance", instance);
 }
@@ -184,6 +182,16 @@ Logger Logger::With(std::initializer_list<LogField> fields) const {
     AppendAny(&with.fixed_fields_, format_, field.key, field.value);
   }
   return with;
+}
+
+void Logger::SetRun(absl::string_view run) const {
+  absl::MutexLock lock(&shared_->mutex);
+  shared_->run = std::string(run);
+}
+
+std::string Logger::run() const {
+  absl::MutexLock lock(&shared_->mutex);
+  return shared_->run;
 }
 
 void Logger::Debug(absl::string_view message, std::initializer_list<LogField> fields) const {
@@ -208,10 +216,11 @@ void Logger::Log(LogLevel level, absl::string_view message,
   std::string line = json ? absl::StrCat("{\"time\":\"", time, "\",\"level\":\"", LevelName(level),
                                          "\"", fixed_fields_)
                           : absl::StrCat("time=", time, " level=", LevelName(level), fixed_fields_);
+  if (const std::string of = run(); !of.empty()) AppendAny(&line, format_, "run", of);
   AppendAny(&line, format_, "msg", message);
   for (const LogField& field : fields) AppendAny(&line, format_, field.key, field.value);
   line.append(json ? "}\n" : "\n");
-  (*sink_)(line);
+  shared_->sink(line);
 }
 
 Logger NullLogger() {

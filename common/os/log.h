@@ -7,7 +7,10 @@
 //   {"time":"2026-11-22T15:04:05.678Z","level":"info","service":"learner","instance":"learner-0",
 //    "msg":"step done","step":7,"loss":0.031}
 //
-// Names of fields that mean the same everywhere: run, step, group, sample, worker, version.
+// Names of fields that mean the same everywhere: run, worker, group, sample, lease, step, version.
+// `run` is in every line once a process knows it, `worker` in every line of a worker; the others
+// stand in the lines that are about one. `step` of a checkpoint or of where a run goes on is the
+// number of steps trained, which is the next one's index.
 //
 // A log is for people: nothing may read one to decide anything, tests included. Thread-safe; a line
 // is written by one call, so lines do not mix. A copy is cheap and writes to the same sink. The
@@ -22,9 +25,11 @@
 #include <string>
 #include <type_traits>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 #include "common/base/clock.h"
@@ -82,6 +87,11 @@ class Logger {
   // The same with further fields in every line.
   Logger With(std::initializer_list<LogField> fields) const;
 
+  // From now on the lines of this logger and of all its copies say run=`run`.
+  void SetRun(absl::string_view run) const;
+  // What SetRun said last, for others that log for the same run; empty before.
+  std::string run() const;
+
   void Debug(absl::string_view message, std::initializer_list<LogField> fields = {}) const;
   void Info(absl::string_view message, std::initializer_list<LogField> fields = {}) const;
   void Warn(absl::string_view message, std::initializer_list<LogField> fields = {}) const;
@@ -91,13 +101,19 @@ class Logger {
   bool Enabled(LogLevel level) const { return level >= level_; }
 
  private:
+  struct Shared {
+    LogSink sink;
+    absl::Mutex mutex;
+    std::string run ABSL_GUARDED_BY(mutex);
+  };
+
   void Log(LogLevel level, absl::string_view message, std::initializer_list<LogField> fields) const;
 
   LogLevel level_;
   LogFormat format_;
   Clock* clock_;
   std::string fixed_fields_;
-  std::shared_ptr<const LogSink> sink_;
+  std::shared_ptr<Shared> shared_;
 };
 
 // A logger that writes nowhere: for tests.

@@ -71,6 +71,7 @@ class Picture {
     for (const v1::Trace& trace : traces_) {
       Name(++process, trace.instance());
       if (trace.service() == "rollout") DrawSamples(trace, process);
+      if (trace.service() == "reward") DrawAnswers(trace, process);
       if (trace.service() == "learner") DrawSteps(trace, process);
     }
     std::stable_sort(events_.begin(), events_.end(), [](const Json& a, const Json& b) {
@@ -185,6 +186,32 @@ class Picture {
         Add("e", process, "sample", id, "grade", life.graded);
       }
       Add("e", process, "sample", id, name, end);
+    }
+  }
+
+  // Of an answer that came twice (its stream broke) the last time.
+  void DrawAnswers(const v1::Trace& trace, int process) {
+    struct Life {
+      int64_t arrived = -1, begun = -1, ended = -1;
+    };
+    std::map<Sample, Life> answers;
+    for (const v1::TraceMoment& moment : trace.moments()) {
+      const std::optional<LifeEvent> kind = ParseLifeEvent(moment.kind());
+      Life& life = answers[{moment.group_id(), moment.sample()}];
+      if (kind == LifeEvent::kArrived) life = {.arrived = moment.unix_micros()};
+      if (kind == LifeEvent::kGradeBegin) life.begun = moment.unix_micros();
+      if (kind == LifeEvent::kGradeEnd) life.ended = moment.unix_micros();
+    }
+    for (const auto& [sample, life] : answers) {
+      if (life.arrived < 0 || life.begun < life.arrived || life.ended < life.begun) continue;
+      const std::string id = absl::StrCat(sample.first, "/", sample.second);
+      const std::string name = absl::StrCat(GroupName(sample.first), " sample ", sample.second);
+      Add("b", process, "answer", id, name, life.arrived);
+      Add("b", process, "answer", id, "queue", life.arrived);
+      Add("e", process, "answer", id, "queue", life.begun);
+      Add("b", process, "answer", id, "grade", life.begun);
+      Add("e", process, "answer", id, "grade", life.ended);
+      Add("e", process, "answer", id, name, life.ended);
     }
   }
 

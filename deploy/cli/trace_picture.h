@@ -2,9 +2,10 @@
 //
 // One process of the picture is "groups": every group is a row, from its lease to the step that
 // trained it, with its phases inside (prefill, decode, grade, accept, wait for the batch, train).
-// Each worker is a process with its samples, the learner one with its steps. Times are
-// microseconds from the earliest moment; where the clocks of two machines contradict the order of a
-// life, the later phase begins where the earlier one ended.
+// Each worker is a process with its samples, the reward service one with its answers (queue,
+// grade), the learner one with its steps. Times are microseconds from the earliest moment; where
+// the clocks of two machines contradict the order of a life, the later phase begins where the
+// earlier one ended.
 #ifndef CRESCENDO_DEPLOY_CLI_TRACE_PICTURE_H_
 #define CRESCENDO_DEPLOY_CLI_TRACE_PICTURE_H_
 

@@ -162,7 +162,11 @@ bool CoordinatorHost::Commit() {
     }
   }
   for (const CoordinatorNote& note : state_->TakeNotes()) {
-    note.warning ? log_.Warn(note.text) : log_.Info(note.text);
+    Logger log = log_;
+    if (!note.of.worker.empty()) log = log.With({{"worker", note.of.worker}});
+    if (note.of.group) log = log.With({{"group", *note.of.group}});
+    if (note.of.step) log = log.With({{"step", *note.of.step}});
+    note.warning ? log.Warn(note.text) : log.Info(note.text);
   }
   return true;
 }

@@ -47,8 +47,10 @@ void CoordinatorState::EnterStage(int stage, std::string rule, std::string reaso
   row.decided_at = scalars_.trained;
   row.rule = std::move(rule);
   row.reason = std::move(reason);
-  Note(false, absl::StrCat("stage ", stage, " (", options_.stages[stage].context_tokens,
-                           " tokens) from step ", row.first_step, ": ", row.reason));
+  Note(false,
+       absl::StrCat("stage ", stage, " (", options_.stages[stage].context_tokens,
+                    " tokens) from step ", row.first_step, ": ", row.reason),
+       {.step = row.first_step});
   Record(row);
   stages_.push_back(std::move(row));
   ++counters_.stage_changes;
@@ -205,7 +207,8 @@ void CoordinatorState::FinishRound() {
     row.train_generated_tokens = steps_.empty() ? 0 : steps_.back().train_generated_tokens;
     Note(false,
          absl::StrCat("evaluation at step ", step, ", ", row.set, ": pass@1 ", row.pass_at_1, " [",
-                      row.ci95_low, ", ", row.ci95_high, "] on ", row.problems, " problems"));
+                      row.ci95_low, ", ", row.ci95_high, "] on ", row.problems, " problems"),
+         {.step = step});
     Record(row);
     counters_.generated_tokens += row.generated_tokens;
     evaluations_[row.entry] = std::move(row);

@@ -106,9 +106,11 @@ void CoordinatorState::Overtake(Group& group) {
   Worker* worker = members_.Find(group.row.worker);
   if (worker != nullptr) worker->overtaken.insert(id);
   ++counters_.second_leases;
-  Note(false, absl::StrFormat("group %d goes to a second worker: %s generates %.0f tokens/s a "
-                              "sample of it",
-                              id, group.row.worker, std::max(0.0, group.pace.rate)));
+  Note(false,
+       absl::StrFormat("group %d goes to a second worker: %s generates %.0f tokens/s a "
+                       "sample of it",
+                       id, group.row.worker, std::max(0.0, group.pace.rate)),
+       {.worker = group.row.worker, .group = id});
 }
 
 void CoordinatorState::DropOvertaken(Group& group) {

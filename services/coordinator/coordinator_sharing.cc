@@ -67,7 +67,9 @@ int CoordinatorState::MayTake(const Worker& worker, int groups_max, absl::Time n
 void CoordinatorState::RefreshMembers(absl::Time now) {
   if (members_.Refresh(now)) CapacitiesChanged();
   counters_.quarantines = members_.quarantines();
-  for (std::string& change : members_.TakeChanges()) Note(true, std::move(change));
+  for (Membership::Change& change : members_.TakeChanges()) {
+    Note(true, std::move(change.text), {.worker = std::move(change.worker)});
+  }
 }
 
 GroupLease CoordinatorState::GrantLease(Group& group, Worker& worker, absl::Time now) {

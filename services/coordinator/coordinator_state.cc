@@ -71,8 +71,8 @@ std::vector<JournalRecord> CoordinatorState::TakeRecords() {
 
 std::vector<CoordinatorNote> CoordinatorState::TakeNotes() { return std::exchange(notes_, {}); }
 
-void CoordinatorState::Note(bool warning, std::string text) {
-  notes_.push_back({warning, std::move(text)});
+void CoordinatorState::Note(bool warning, std::string text, NoteOf of) {
+  notes_.push_back({warning, std::move(text), std::move(of)});
 }
 
 // Groups
@@ -163,7 +163,7 @@ void CoordinatorState::ExpireLeases(absl::Time now) {
   }
   for (const auto& [worker_id, count] : expired) {
     const std::string what = absl::StrCat(count, " leases ran out");
-    Note(true, absl::StrCat("worker ", worker_id, ": ", what));
+    Note(true, absl::StrCat("worker ", worker_id, ": ", what), {.worker = worker_id});
     if (Worker* worker = members_.Find(worker_id); worker != nullptr) {
       members_.Incident(*worker, what, now);
     }
@@ -205,7 +205,7 @@ absl::StatusOr<JoinReply> CoordinatorState::Join(const JoinEvent& event, absl::T
   if (worker->incarnation != event.incarnation) {
     if (const int freed = ReleaseAllOf(*worker, now); freed > 0) {
       const std::string what = absl::StrCat("restarted while it held ", freed, " groups");
-      Note(true, absl::StrCat("worker ", event.worker_id, ": ", what));
+      Note(true, absl::StrCat("worker ", event.worker_id, ": ", what), {.worker = event.worker_id});
       members_.Incident(*worker, what, now);
     }
     worker->incarnation = event.incarnation;
@@ -214,7 +214,8 @@ absl::StatusOr<JoinReply> CoordinatorState::Join(const JoinEvent& event, absl::T
     worker->policy_version = -1;
     worker->generated_tokens = 0;
   }
-  if (!worker->joined) Note(false, absl::StrCat("worker ", worker->id, " joined"));
+  if (!worker->joined)
+    Note(false, absl::StrCat("worker ", worker->id, " joined"), {.worker = worker->id});
   worker->joined = true;
   worker->address = event.address;
   worker->slots = event.slots;
@@ -336,9 +337,11 @@ absl::StatusOr<bool> CoordinatorState::CompleteEvaluation(Worker& worker,
                              EvaluationOf(group.row.problem).samples, completion.results));
   if (completion.version_min.value() != group.row.step ||
       completion.version_max.value() != group.row.step) {
-    Note(true, absl::StrCat("worker ", worker.id, " evaluated version ", group.row.step,
-                            " with versions ", completion.version_min.value(), " to ",
-                            completion.version_max.value(), ": the group is granted again"));
+    Note(true,
+         absl::StrCat("worker ", worker.id, " evaluated version ", group.row.step,
+                      " with versions ", completion.version_min.value(), " to ",
+                      completion.version_max.value(), ": the group is granted again"),
+         {.worker = worker.id, .group = completion.group.value(), .step = group.row.step});
     if (group.row.lease == completion.lease) Release(group, now);
     // Each is a broken promise of its own, not one cause that hit many groups.
     members_.Incident(worker, "evaluated another version than asked", now, absl::ZeroDuration());
@@ -380,8 +383,8 @@ absl::Status CoordinatorState::Abandon(const std::string& worker_id,
     members_.Incident(*worker, absl::StrCat("handed back ", freed, " groups: ", reason), now);
   }
   if (freed > 0) {
-    Note(!draining,
-         absl::StrCat("worker ", worker_id, " handed back ", freed, " groups: ", reason));
+    Note(!draining, absl::StrCat("worker ", worker_id, " handed back ", freed, " groups: ", reason),
+         {.worker = worker_id});
   }
   RefreshMembers(now);
   return absl::OkStatus();
@@ -393,9 +396,11 @@ absl::Status CoordinatorState::Leave(const std::string& worker_id, const std::st
   if (worker == nullptr || worker->incarnation != incarnation) return absl::OkStatus();
   Advance(now);
   const int freed = ReleaseAllOf(*worker, now);
-  Note(false, absl::StrCat("worker ", worker_id, " left",
-                           freed > 0 ? absl::StrCat(", ", freed, " groups are handed back") : "",
-                           reason.empty() ? "" : ": ", reason));
+  Note(false,
+       absl::StrCat("worker ", worker_id, " left",
+                    freed > 0 ? absl::StrCat(", ", freed, " groups are handed back") : "",
+                    reason.empty() ? "" : ": ", reason),
+       {.worker = worker_id});
   members_.Remove(worker_id);
   CapacitiesChanged();
   return absl::OkStatus();

@@ -121,9 +121,16 @@ struct GroupDescription {
 };
 
 // Something that a person wants to read in the log: a stage change, a roll-back, a quarantine.
+// What a note is about.
+struct NoteOf {
+  std::string worker = {};
+  std::optional<uint64_t> group = {};
+  std::optional<int64_t> step = {};
+};
 struct CoordinatorNote {
   bool warning = false;
   std::string text;
+  NoteOf of;
 };
 
 // What happened in this process so far, for the metrics.
@@ -249,7 +256,7 @@ class CoordinatorState {
   // Counts what is held for the time since it was last counted.
   void CountCost();
   void Record(JournalRecord record) { records_.push_back(std::move(record)); }
-  void Note(bool warning, std::string text);
+  void Note(bool warning, std::string text, NoteOf of = {});
 
   // Groups. A group is in one of pending_train_, pending_evaluate_ (pending), lease_group_ and its
   // worker's leases (leased), or in none (complete).

@@ -46,14 +46,18 @@ absl::StatusOr<int64_t> CoordinatorState::AttachLearner(const AttachLearnerEvent
   Advance(now);
   const int64_t rolled_back = std::max<int64_t>(0, scalars_.trained - event.step);
   if (rolled_back > 0) {
-    Note(true, absl::StrCat("the learner came back at step ", event.step, ": ", rolled_back,
-                            " steps are rolled back"));
+    Note(true,
+         absl::StrCat("the learner came back at step ", event.step, ": ", rolled_back,
+                      " steps are rolled back"),
+         {.step = event.step});
     counters_.steps_rolled_back += rolled_back;
     RollBack(event.step, now);
   }
   while (scalars_.trained < event.step) {
-    Note(true, absl::StrCat("step ", scalars_.trained,
-                            " was trained, says the learner's checkpoint; its report is missing"));
+    Note(true,
+         absl::StrCat("step ", scalars_.trained,
+                      " was trained, says the learner's checkpoint; its report is missing"),
+         {.step = scalars_.trained});
     Consume(plans_[scalars_.trained], {}, nullptr);
   }
   if (round_ && round_->row.step != scalars_.trained) DropRound();
@@ -68,7 +72,8 @@ absl::StatusOr<int64_t> CoordinatorState::AttachLearner(const AttachLearnerEvent
   scalars_dirty_ = true;
   learner_attached_ = true;
   step_changed_ = now;
-  Note(false, absl::StrCat("learner ", event.incarnation, " attached at step ", event.step));
+  Note(false, absl::StrCat("learner ", event.incarnation, " attached at step ", event.step),
+       {.step = event.step});
   if (!AwaitsReport()) MoveOn(now);
   return rolled_back;
 }

@@ -97,7 +97,7 @@ absl::Status Serve(const RunConfig& config, FileSystem& files, const StopSignal&
   // Before the journal is made: a port in use must leave nothing behind.
   RETURN_IF_ERROR(CheckCanListen(config.network.coordinator, "coordinator"));
   ASSIGN_OR_RETURN(LoadedRun run, LoadRun(config, files, clock));
-  const std::string run_id = run.state->run_id();
+  log.SetRun(run.state->run_id());
   const int64_t trained = run.state->trained();
   ASSIGN_OR_RETURN(auto metrics_server,
                    MetricsServer::Start({config.network.metrics, "coordinator",
@@ -122,7 +122,6 @@ absl::Status Serve(const RunConfig& config, FileSystem& files, const StopSignal&
   log.Info("serving", {{"address", server->address()},
                        {"metrics", metrics_server->address()},
                        {"page", page != nullptr ? page->url() : "none"},
-                       {"run", run_id},
                        {"step", trained},
                        {"took", clock->Now() - begin}});
   while (!stop.WaitFor(kLookForFailureEvery) && host.failure().ok()) {

@@ -128,8 +128,9 @@ void Membership::Changed(const Worker& worker, WorkerHealth before) {
     return health == WorkerHealth::kLost || health == WorkerHealth::kQuarantined;
   };
   if (worker.health == before || !(bad(worker.health) || bad(before))) return;
-  changes_.push_back(absl::StrCat("worker ", worker.id, " is ", WorkerHealthName(worker.health),
-                                  worker.reason.empty() ? "" : ": ", worker.reason));
+  changes_.push_back(
+      {worker.id, absl::StrCat("worker ", worker.id, " is ", WorkerHealthName(worker.health),
+                               worker.reason.empty() ? "" : ": ", worker.reason)});
 }
 
 bool Membership::Refresh(absl::Time now) {

@@ -87,7 +87,11 @@ class Membership {
   bool Refresh(absl::Time now);
   // "worker a is quarantined: ...", for what Refresh found since the last call: who is lost, in
   // quarantine, or back from there.
-  std::vector<std::string> TakeChanges() { return std::exchange(changes_, {}); }
+  struct Change {
+    std::string worker;
+    std::string text;
+  };
+  std::vector<Change> TakeChanges() { return std::exchange(changes_, {}); }
   uint64_t quarantines() const { return quarantines_; }
   bool MayLease(const Worker& worker) const {
     return worker.joined &&
@@ -108,7 +112,7 @@ class Membership {
 
   absl::Duration lost_after_;
   uint64_t quarantines_ = 0;
-  std::vector<std::string> changes_;
+  std::vector<Change> changes_;
   std::map<std::string, Worker> workers_;
 };
 

@@ -34,6 +34,7 @@ class GrpcCoordinatorLink : public CoordinatorLink {
     RETURN_IF_ERROR(Run("to attach", options_.rpc_timeout, [&](grpc::ClientContext* context) {
       return stub_->AttachLearner(context, request, &response);
     }));
+    run_id_ = response.run_id();
     return response.steps_rolled_back();
   }
 
@@ -70,6 +71,8 @@ class GrpcCoordinatorLink : public CoordinatorLink {
                });
   }
 
+  std::string run_id() const override { return run_id_; }
+
   void Cancel() override {
     absl::MutexLock lock(&mutex_);
     cancelled_ = true;
@@ -93,6 +96,7 @@ class GrpcCoordinatorLink : public CoordinatorLink {
   }
 
   const CoordinatorLinkOptions options_;
+  std::string run_id_;  // of the thread that calls
   const std::unique_ptr<v1::CoordinatorService::Stub> stub_;
   absl::Mutex mutex_;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;

@@ -26,6 +26,8 @@ struct NextStepAnswer {
 class CoordinatorLink {
  public:
   virtual ~CoordinatorLink() = default;
+  // The run that the last Attach was to; empty before.
+  virtual std::string run_id() const { return ""; }
   // Returns how many steps the coordinator rolled back.
   virtual absl::StatusOr<int64_t> Attach(int64_t steps_trained, const std::string& incarnation) = 0;
   // Long poll of at most `wait`.

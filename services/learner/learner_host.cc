@@ -72,7 +72,7 @@ void LearnerHost::LogAwaiting(absl::Time now) {
     return;
   }
   awaiting_logged_ = now;
-  log_.Warn("waiting", {{"for", state_.Awaiting(now)}});
+  log_.Warn("waiting", {{"step", state_.steps_trained()}, {"for", state_.Awaiting(now)}});
 }
 
 absl::Status LearnerHost::Perform(LearnerAction action) {
@@ -105,7 +105,7 @@ absl::Status LearnerHost::Perform(LearnerAction action) {
       const absl::Status status = deps_.trainer->SavePolicy(options_.policy_folder);
       if (status.ok()) {
         log_.Info("run finished",
-                  {{"steps", action.steps_trained}, {"policy", options_.policy_folder}});
+                  {{"step", action.steps_trained}, {"policy", options_.policy_folder}});
       }
       absl::MutexLock lock(&mutex_);
       state_.OnPolicySaved(status, deps_.clock->Now());
@@ -134,9 +134,12 @@ std::string LearnerHost::IncarnationLocked() const {
                            : absl::StrCat(options_.incarnation, "-", incarnation_);
 }
 
-void LearnerHost::CallFailed(const absl::Status& status) {
+void LearnerHost::CallFailed(const LearnerAction& action, const absl::Status& status) {
   deps_.metrics->coordinator_failures_total.Increment();
-  if (!stopping_) log_.Warn("call to the coordinator failed", {{"status", status}});
+  if (!stopping_) {
+    log_.Warn("call to the coordinator failed",
+              {{"step", action.step.value()}, {"status", status}});
+  }
   absl::MutexLock lock(&mutex_);
   state_.OnCallFailed(status, deps_.clock->Now());
 }
@@ -148,7 +151,8 @@ void LearnerHost::Attach(const LearnerAction& action) {
   }
   const std::string name = incarnation();
   const absl::StatusOr<int64_t> rolled_back = link_->Attach(action.steps_trained, name);
-  if (!rolled_back.ok()) return CallFailed(rolled_back.status());
+  if (!rolled_back.ok()) return CallFailed(action, rolled_back.status());
+  log_.SetRun(link_->run_id());
   log_.Info(
       "attached to the coordinator",
       {{"step", action.steps_trained}, {"incarnation", name}, {"steps_rolled_back", *rolled_back}});
@@ -164,7 +168,7 @@ void LearnerHost::NextStep(const LearnerAction& action) {
     if (state_.phase() != LearnerPhase::kNextStep) wait = absl::ZeroDuration();
   }
   const absl::StatusOr<NextStepAnswer> answer = link_->NextStep(action.step, incarnation(), wait);
-  if (!answer.ok()) return CallFailed(answer.status());
+  if (!answer.ok()) return CallFailed(action, answer.status());
   absl::MutexLock lock(&mutex_);
   state_.OnNextStep(answer->directive, answer->plan, deps_.clock->Now());
 }
@@ -227,7 +231,7 @@ void LearnerHost::WriteCheckpoint(const crescendo::Checkpoint& checkpoint) {
     deps_.metrics->checkpoint_seconds.Observe(absl::ToDoubleSeconds(now - start));
     deps_.metrics->checkpoint_age_seconds.Set(0);
   } else {
-    log_.Error("checkpoint failed", {{"steps", checkpoint.steps_trained}, {"status", status}});
+    log_.Error("checkpoint failed", {{"step", checkpoint.steps_trained}, {"status", status}});
   }
   absl::MutexLock lock(&mutex_);
   if (!status.ok()) return state_.OnCheckpointFailed(status, now);
@@ -237,7 +241,7 @@ void LearnerHost::WriteCheckpoint(const crescendo::Checkpoint& checkpoint) {
 
 void LearnerHost::Report(const LearnerAction& action) {
   const absl::Status status = link_->Report(action.report, incarnation());
-  if (!status.ok()) return CallFailed(status);
+  if (!status.ok()) return CallFailed(action, status);
   absl::MutexLock lock(&mutex_);
   state_.OnReported(deps_.clock->Now());
 }

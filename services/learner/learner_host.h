@@ -95,7 +95,7 @@ class LearnerHost {
   void Checkpoint(const LearnerAction& action);
   void WriteCheckpoint(const crescendo::Checkpoint& checkpoint);
   void Report(const LearnerAction& action);
-  void CallFailed(const absl::Status& status);
+  void CallFailed(const LearnerAction& action, const absl::Status& status);
   void ShowStep(const StepMetrics& metrics, StepId step);
   void ShowDistributions(const BatchSummary& summary);
   void ShowBuffer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -19,7 +19,9 @@
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/config/command_line.h"
+#include "common/metrics/life_trace.h"
 #include "common/metrics/metrics_server.h"
+#include "common/metrics/metrics_table.h"
 #include "common/metrics/refused_calls.h"
 #include "common/metrics/reward_metrics.h"
 #include "common/os/log.h"
@@ -27,6 +29,7 @@
 #include "common/os/process.h"
 #include "common/rpc/server.h"
 #include "common/rpc/service_log.h"
+#include "common/rpc/trace_service.h"
 #include "common/rpc/transport_config.h"
 #include "services/reward/commands.h"
 #include "services/reward/grade.h"
@@ -98,11 +101,14 @@ absl::Status Serve(const RunConfig& config, const StopSignal& stop, FileSystem* 
   RefusedCalls refused(metrics_server->registry(), "reward");
   GradingPool pool(config.reward.threads, OptionsFrom(config));
   ASSIGN_OR_RETURN(const Rewards rewards, MakeRewards(config.reward.rewards, files, clock));
+  LifeTrace trace(clock, metrics_server->registry(), "reward", LifeStagesOf("reward"));
+  TraceServiceImpl trace_service("reward", "reward", &trace);
   RewardServiceImpl service(&pool, &metrics, clock,
-                            {rewards.kinds.get(), &rewards.external, rewards.audit.get()});
+                            {rewards.kinds.get(), &rewards.external, rewards.audit.get(), &trace},
+                            log);
   ASSIGN_OR_RETURN(auto server,
                    RpcServer::Start({config.network.reward, "reward", transport, refused.Counter()},
-                                    {&service}));
+                                    {&service, &trace_service}));
   log.Info("serving", {{"address", server->address()},
                        {"metrics", metrics_server->address()},
                        {"threads", config.reward.threads}});
@@ -114,6 +120,9 @@ absl::Status Serve(const RunConfig& config, const StopSignal& stop, FileSystem* 
   if (rewards.audit != nullptr) {
     if (const absl::Status failed = rewards.audit->TakeError(); !failed.ok())
       log.Warn("audit log", {{"status", failed}});
+  }
+  if (const absl::Status saved = trace_service.Save(*files, config.run.out); !saved.ok()) {
+    log.Warn("the trace is not kept", {{"status", saved}});
   }
   log.Info("stopped");
   return absl::OkStatus();

@@ -147,7 +147,7 @@ class RewardServiceImpl::Stream final
         service_.metrics_.response_bytes_total.Increment(
             static_cast<double>(request_.response().size()));
         service_.Note(LifeEvent::kArrived, request_);
-        if (!told_) Tell(request_);
+        if (!told_ && request_.has_origin()) Tell(request_);
         pending_.push_back({std::move(request_), service_.clock_.Now()});
         request_ = v1::GradeRequest();
         ++in_flight_;
@@ -228,10 +228,10 @@ class RewardServiceImpl::Stream final
     absl::Time arrived;
   };
 
-  // Of the stream's first answer.
+  // Of the stream's first answer that says where it comes from.
   void Tell(const v1::GradeRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     told_ = true;
-    if (request.has_origin()) LogOf(request).Info("answers come");
+    LogOf(request).Info("answers come");
   }
 
   Logger LogOf(const v1::GradeRequest& request) const {

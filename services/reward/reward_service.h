@@ -21,7 +21,9 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/metrics/life_trace.h"
 #include "common/metrics/reward_metrics.h"
+#include "common/os/log.h"
 #include "crescendo/v1/reward.grpc.pb.h"
 #include "services/reward/audit_log.h"
 #include "services/reward/external_reward.h"
@@ -46,12 +48,13 @@ struct RewardServiceParts {
   const RewardKinds* kinds = nullptr;
   const ExternalRewards* external = nullptr;  // one for each kind that is external
   AuditLog* audit = nullptr;
+  LifeTrace* trace = nullptr;  // of answers that say where they come from
 };
 
 class RewardServiceImpl final : public v1::RewardService::CallbackService {
  public:
   RewardServiceImpl(GradingPool* pool, RewardMetrics* metrics, Clock* clock,
-                    const RewardServiceParts& parts = {});
+                    const RewardServiceParts& parts = {}, const Logger& log = NullLogger());
   ~RewardServiceImpl() override;
 
   grpc::ServerBidiReactor<v1::GradeRequest, v1::GradeResponse>* Grade(
@@ -66,6 +69,8 @@ class RewardServiceImpl final : public v1::RewardService::CallbackService {
   // Who grades a request of an external kind; null for any other.
   ExternalReward* ExternalOf(const v1::GradeRequest& request) const;
 
+  void Note(LifeEvent kind, const v1::GradeRequest& request) const;
+
   GradingPool& pool_;
   RewardMetrics& metrics_;
   Clock& clock_;
@@ -73,6 +78,8 @@ class RewardServiceImpl final : public v1::RewardService::CallbackService {
   const RewardKinds& kinds_;
   const ExternalRewards* external_;
   AuditLog* audit_;
+  LifeTrace* trace_;
+  const Logger log_;
   absl::Mutex mutex_;
   absl::flat_hash_set<Stream*> streams_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;

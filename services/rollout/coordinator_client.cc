@@ -46,8 +46,8 @@ absl::Status CoordinatorClient::Join() {
   RETURN_IF_ERROR(
       Call(context_.peers.rpc_timeout, absl::StrCat(watch_.who(), " to join"),
            [&](grpc::ClientContext* call) { return stub_->Join(call, request, &response); }));
-  context_.log.Info("joined",
-                    {{"run", response.run_id()}, {"policy_version", response.policy_version()}});
+  context_.log.SetRun(response.run_id());
+  context_.log.Info("joined", {{"version", response.policy_version()}});
   return absl::OkStatus();
 }
 

@@ -88,7 +88,8 @@ absl::StatusOr<std::string> Describe(const RunConfig& config) {
 
 absl::Status Serve(const RunConfig& config, FileSystem& files, Clock* clock, StopSignal& stop) {
   const std::string worker_id = WorkerId(config);
-  const Logger log = MakeServiceLog(config.log, "rollout", worker_id, clock);
+  const Logger log =
+      MakeServiceLog(config.log, "rollout", worker_id, clock).With({{"worker", worker_id}});
   ASSIGN_OR_RETURN(const Transport transport, MakeTransport(config, Role::kRollout, &files));
   // Before the model is read: a port in use is told at once.
   RETURN_IF_ERROR(CheckCanListen(config.network.rollout, "rollout"));

@@ -13,6 +13,7 @@
 #include "common/os/posix_env.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
+#include "tests/support/log_text.h"
 #include "tests/unit/coordinator/coordinator_fixture.h"
 
 namespace crescendo {
@@ -26,7 +27,7 @@ struct Served {
     auto owned = std::make_unique<MemoryJournal>();
     journal = owned.get();
     host = std::make_unique<CoordinatorHost>(std::move(made).value(), std::move(owned), nullptr,
-                                             clock.get(), NullLogger());
+                                             clock.get(), log.Make("coordinator", clock.get()));
     service = std::make_unique<CoordinatorServiceImpl>(host.get());
     auto started = RpcServer::Start({"127.0.0.1:0", "coordinator", false}, {service.get()});
     REQUIRE(started.ok());
@@ -88,6 +89,7 @@ struct Served {
   }
 
   std::unique_ptr<Clock> clock = MakeRealClock();
+  LogText log;
   MemoryJournal* journal = nullptr;
   std::unique_ptr<CoordinatorHost> host;
   std::unique_ptr<CoordinatorServiceImpl> service;
@@ -101,6 +103,8 @@ TEST_CASE("a step over the wire") {
   REQUIRE(run.Attach().ok());
   v1::LeaseResponse leases;
   REQUIRE(run.Lease("w", 0, &leases).ok());
+  CHECK(absl::StrContains(run.log.LineWith("worker w joined"), " worker=w "));
+  CHECK(absl::StrContains(run.log.LineWith("attached at step 0"), " step=0 "));
   REQUIRE(leases.groups_size() == 4);
   REQUIRE(leases.groups(0).problem_id().substr(0, 1) == "p");
   REQUIRE(leases.groups(0).reward().gold_size() == 1);

@@ -18,6 +18,7 @@
 #include "common/os/posix_env.h"
 #include "common/rpc/server.h"
 #include "services/learner/learner_service.h"
+#include "tests/support/log_text.h"
 #include "tests/support/scripted_trainer.h"
 #include "tests/support/temp_dir.h"
 #include "tests/unit/learner/experience_builder.h"
@@ -33,6 +34,7 @@ class ScriptedCoordinator : public CoordinatorLink {
  public:
   explicit ScriptedCoordinator(int64_t steps) : steps_(steps) {}
 
+  std::string run_id() const override { return "demo-1"; }
   absl::StatusOr<int64_t> Attach(int64_t steps_trained, const std::string&) override {
     absl::MutexLock lock(&mutex_);
     if (cancelled_) return absl::CancelledError("cancelled");
@@ -129,7 +131,7 @@ class Learner {
     options.policy_folder = dir / "policy";
     host_ = std::make_unique<LearnerHost>(
         options, LearnerHostDeps{&trainer_, &checkpoints_, &weights_, &metrics_, clock_.get()},
-        NullLogger(), restore);
+        log_.Make("learner", clock_.get()), restore);
     experience_service_ = std::make_unique<ExperienceServiceImpl>(host_.get());
     weights_service_ = std::make_unique<WeightsServiceImpl>(
         &weights_, [this] { return host_->incarnation(); }, &metrics_.weight_bytes_sent_total);
@@ -149,12 +151,14 @@ class Learner {
     return status_;
   }
 
+  const LogText& log() const { return log_; }
   ScriptedTrainer& trainer() { return trainer_; }
   ScriptedCoordinator& coordinator() { return coordinator_; }
   LearnerHost& host() { return *host_; }
   std::shared_ptr<grpc::Channel> channel() { return channel_; }
 
  private:
+  LogText log_;
   ScriptedTrainer trainer_;
   CheckpointStore checkpoints_;
   WeightStore weights_;
@@ -279,6 +283,10 @@ TEST_CASE("A run over gRPC: chunks in, steps trained, versions out") {
   CHECK(shown(metrics.stopped_response_tokens).sample_count == 3 * kGroupsPerStep * kSamples);
   CHECK(shown(metrics.staleness_versions).sample_count == 3 * 2 * (9 + 10));
   CHECK(shown(metrics.staleness_versions).sample_sum == 0);
+  CHECK(absl::StrContains(learner.log().LineWith("attached to"), " run=demo-1 "));
+  CHECK(absl::StrContains(learner.log().LineWith("step trained"), " run=demo-1 "));
+  CHECK(absl::StrContains(learner.log().LineWith("step trained"), " step=2 "));
+  CHECK(absl::StrContains(learner.log().LineWith("run finished"), " step=3 "));
   CHECK(learner.trainer().saved_to() == dir / "policy");
   CHECK(dir.files->ListDir(dir / "checkpoints").value() ==
         std::vector<std::string>{"step-000002", "step-000003"});

@@ -154,6 +154,23 @@ TEST_CASE("log lines are logfmt or JSON, quoted where needed, and below the leve
   CHECK_FALSE(ParseLogLevel("loud").has_value());
 }
 
+TEST_CASE("a run that is known later stands in the lines of every copy of a logger") {
+  FixedClock clock;
+  std::string out;
+  const Logger log("rollout", "rollout-0", LogLevel::kInfo, &clock,
+                   [&out](absl::string_view line) { absl::StrAppend(&out, line); });
+  const Logger early = log.With({{"worker", "rollout-0"}});
+  early.Info("a");
+  CHECK(log.run().empty());
+  log.SetRun("demo-1");
+  CHECK(early.run() == "demo-1");
+  early.Info("b", {{"group", 7}});
+  const std::string head =
+      "time=2023-11-14T22:13:20.123Z level=info service=rollout instance=rollout-0 ";
+  CHECK(out ==
+        head + "worker=rollout-0 msg=a\n" + head + "worker=rollout-0 run=demo-1 msg=b group=7\n");
+}
+
 TEST_CASE("a signal is a request to stop, and so is Request") {
   {
     StopSignal stop;
