@@ -33,6 +33,7 @@
 #include "services/learner/learner_host.h"
 #include "services/learner/learner_service.h"
 #include "services/learner/make_trainer.h"
+#include "services/learner/policy_check.h"
 #include "services/learner/rank_environment.h"
 #include "services/learner/weight_store.h"
 
@@ -47,11 +48,11 @@ std::string RandomIncarnation() {
   return absl::StrFormat("%08x%08x", device(), device());
 }
 
-absl::StatusOr<std::string> DescribeRun(const RunConfig& config) {
-  return absl::StrCat("train ", config.policy.path, " for ", config.run.steps,
-                      " steps, listening on ", config.network.learner, ", coordinator at ",
-                      config.network.coordinator, ", checkpoints in ",
-                      MakeCheckpointOptions(config).folder, " (every ",
+absl::StatusOr<std::string> DescribeRun(FileSystem& files, const RunConfig& config) {
+  ASSIGN_OR_RETURN(const std::string policy, DescribePolicyFiles(files, config.policy.path));
+  return absl::StrCat("train ", policy, " for ", config.run.steps, " steps, listening on ",
+                      config.network.learner, ", coordinator at ", config.network.coordinator,
+                      ", checkpoints in ", MakeCheckpointOptions(config).folder, " (every ",
                       config.learner.checkpoint_every, " steps, ", config.learner.checkpoints_kept,
                       " kept), at most ", ExperienceBytesMax(config) >> 20, " MiB of samples");
 }
@@ -72,7 +73,7 @@ absl::StatusOr<LearnerRestore> Restore(CheckpointStore& store, Trainer& trainer,
   restore.ledger = std::move(checkpoint.ledger);
   restore.last_report = std::move(checkpoint.last_report);
   log.Info("resumed from a checkpoint",
-           {{"steps", restore.steps_trained}, {"groups_consumed", restore.ledger.groups()}});
+           {{"step", restore.steps_trained}, {"groups_consumed", restore.ledger.groups()}});
   return restore;
 }
 
@@ -174,7 +175,7 @@ int Main(int argc, const char* const* argv) {
       argc, argv,
       {.name = kName,
        .purpose = "takes samples from rollout workers, trains the policy on them, publishes it",
-       .dry_run = DescribeRun},
+       .dry_run = [&files](const RunConfig& run) { return DescribeRun(*files, run); }},
       *files, std::cout, std::cerr, &exit_code);
   if (!config.has_value()) return exit_code;
   const absl::StatusOr<RankEnvironment> ranks = FindRanks();

@@ -29,6 +29,9 @@ namespace {
 constexpr absl::Duration kBeat = absl::Seconds(1);
 constexpr absl::Duration kJoinTry = absl::Seconds(2);  // of one attempt to reach the store
 constexpr absl::Duration kJoinAgain = absl::Milliseconds(300);
+// Of one wait for an announcement: a rank 0 that ends is seen at once whatever it is, and c10d logs
+// two warnings for each that runs out.
+constexpr absl::Duration kAnnouncement = absl::Seconds(60);
 constexpr absl::Duration kNameDead = absl::Seconds(3);  // a rank that lives beats within it
 constexpr size_t kTextMax = 2000;                       // of a failure that is passed on
 constexpr int kTag = 17;                                // of messages between two ranks
@@ -166,7 +169,9 @@ class C10dRankGroup : public RankGroup {
   absl::StatusOr<std::string> AwaitAnnouncement() override {
     const std::string key = absl::StrCat("command/", commands_);
     while (true) {
-      if (CatchTorch("command", [&] { store_->wait({key}, Millis(kBeat)); }).ok()) break;
+      if (CatchTorch("command", [&] { store_->wait({key}, Millis(kAnnouncement)); }).ok()) {
+        break;
+      }
       // It was only late, or rank 0 is gone: then nothing answers.
       const absl::Status lives = CatchTorch("command", [&] { (void)store_->check({key}); });
       if (!lives.ok()) return Failed("waiting for rank 0", lives);

@@ -14,6 +14,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "catch2/catch.hpp"
 #include "common/model/torch_guard.h"
 #include "services/learner/rank_environment.h"
@@ -99,6 +100,21 @@ void OneDies(RankGroup& group) {
   CHECK_FALSE(status.ok());
   // Nobody leaves before all have asked who is gone: rank 0 holds the rendezvous.
   std::fflush(stdout);
+}
+
+// Rank 0 has nothing to announce for longer than ranks beat.
+void Idle(RankGroup& group) {
+  if (group.rank() == 0) {
+    absl::Mutex mutex;
+    absl::MutexLock lock(&mutex);
+    bool never = false;
+    mutex.AwaitWithTimeout(absl::Condition(&never), absl::Milliseconds(2500));
+    REQUIRE(group.Announce("go").ok());
+  } else {
+    REQUIRE(group.AwaitAnnouncement().ok());
+  }
+  std::vector<double> values = {1};
+  REQUIRE(group.Sum(absl::MakeSpan(values), "sum").ok());
 }
 
 void OneFails(RankGroup& group) {
@@ -240,6 +256,7 @@ TEST_CASE("rank process", "[.]") {
   if (scenario == "collectives") Collectives(**group);
   if (scenario == "one dies") OneDies(**group);
   if (scenario == "one fails") OneFails(**group);
+  if (scenario == "idle") Idle(**group);
   if (scenario == "shards") Shards(**group);
 }
 
@@ -267,6 +284,15 @@ TEST_CASE("A rank that fails says why") {
   INFO(processes.ranks[0]->output());
   CHECK(absl::StrContains(processes.ranks[0]->output(),
                           "rank 1: RESOURCE_EXHAUSTED: out of memory at layer 7"));
+}
+
+TEST_CASE("Ranks that wait for work say nothing") {
+  RankProcesses processes = StartRanks(2, "rank process", "idle", "");
+  processes.Join({0, 0}, kEnd);
+  for (const auto& rank : processes.ranks) {
+    INFO(rank->output());
+    CHECK_FALSE(absl::StrContains(rank->output(), "[W"));
+  }
 }
 
 TEST_CASE("A rank that never comes is named") {
