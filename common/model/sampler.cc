@@ -114,8 +114,25 @@ int64_t DrawTruncated(const Row& row, const RowSampling& params, double uniform,
   return (*candidates)[kept - 1].token;
 }
 
+// The most probable tokens by insertion: few are wanted of many.
+std::vector<TopToken> TopTokens(const Row& row, int64_t count, double sum) {
+  std::vector<TopToken> top;
+  const auto wanted = static_cast<size_t>(std::min(count, row.n));
+  top.reserve(wanted + 1);
+  for (int64_t i = 0; i < row.n && wanted > 0; ++i) {
+    if (top.size() == wanted && !(row.x[i] > row.x[top.back().token])) continue;
+    auto at = top.end();
+    while (at != top.begin() && row.x[i] > row.x[(at - 1)->token]) --at;
+    top.insert(at, TopToken{static_cast<int32_t>(i), 0.0f});
+    if (top.size() > wanted) top.pop_back();
+  }
+  for (TopToken& one : top) one.log_prob = LogProb(row, one.token, row.inverse, sum);
+  return top;
+}
+
 // Memory of one thread.
 struct Workspace {
+  std::vector<float> logits;  // a row of bf16 logits, widened
   std::vector<float> block_sums;
   std::vector<float> weights;
   std::vector<Candidate> candidates;
@@ -140,6 +157,7 @@ SampledToken SampleRow(Row row, const RowSampling& params, double uniform, Works
   out.token = static_cast<int32_t>(token);
   out.log_prob = LogProb(row, token, row.inverse, sum);
   out.log_prob_untempered = out.log_prob;
+  if (params.top_tokens > 0) out.top = TopTokens(row, params.top_tokens, sum);
   if (row.inverse != 1.0f) {
     const double untempered = table.softmax_sums(row.x, row.n, row.max, 1.0f, nullptr, false).exp;
     out.log_prob_untempered = LogProb(row, token, 1.0f, untempered);
@@ -165,23 +183,32 @@ absl::Status ValidateRowSampling(const RowSampling& params) {
   if (!(params.min_p >= 0.0 && params.min_p < 1.0)) {
     return fail("min_p", "a number from 0 to below 1", params.min_p);
   }
+  if (params.top_tokens < 0 || params.top_tokens > kTopTokensMax) {
+    return fail("top_tokens", absl::StrCat("0 to ", kTopTokensMax), params.top_tokens);
+  }
   return absl::OkStatus();
 }
 
 absl::Status SampleRows(const at::Tensor& logits, absl::Span<const RowSampling> params,
                         absl::Span<const double> uniforms, absl::Span<SampledToken> out) {
   CRESCENDO_CHECK(logits.dim() == 2 && logits.is_contiguous() &&
-                  logits.scalar_type() == at::kFloat && logits.size(1) > 0);
+                  (logits.scalar_type() == at::kFloat || logits.scalar_type() == at::kBFloat16) &&
+                  logits.size(1) > 0);
   const int64_t rows = logits.size(0);
   const int64_t vocab = logits.size(1);
   CRESCENDO_CHECK(static_cast<size_t>(rows) == params.size() && params.size() == uniforms.size() &&
                   params.size() == out.size());
-  const float* x = logits.data_ptr<float>();
+  const bool narrow = logits.scalar_type() == at::kBFloat16;
   std::atomic<int64_t> bad_row{-1};
   ParallelRange(at::get_num_threads(), rows, RowGrain(vocab), [&](int64_t begin, int64_t end) {
     Workspace space;
     for (int64_t r = begin; r < end; ++r) {
-      Row row{x + r * vocab, vocab, 0.0f, 1.0f};
+      if (narrow) {
+        space.logits.resize(static_cast<size_t>(vocab));
+        kernels::Kernels().bf16_to_f32(Data<kernels::Bf16>(logits) + r * vocab, space.logits.data(),
+                                       vocab);
+      }
+      Row row{narrow ? space.logits.data() : Data<float>(logits) + r * vocab, vocab, 0.0f, 1.0f};
       row.max = kernels::Kernels().row_max(row.x, vocab);
       if (!std::isfinite(row.max)) {
         bad_row.store(r);

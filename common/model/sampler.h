@@ -9,9 +9,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "common/base/top_token.h"
 
 namespace crescendo {
 
@@ -22,6 +24,7 @@ struct RowSampling {
   int32_t top_k = 0;         // 0: off
   double top_p = 1.0;        // in (0, 1]; 1: off
   double min_p = 0.0;        // in [0, 1); 0: off
+  int32_t top_tokens = 0;    // how many of the most probable tokens to give, up to kTopTokensMax
 };
 // INVALID_ARGUMENT names the field.
 absl::Status ValidateRowSampling(const RowSampling& params);
@@ -33,12 +36,15 @@ struct SampledToken {
   float log_prob = 0.0f;
   // Under softmax(logits).
   float log_prob_untempered = 0.0f;
+  // Of the distribution of log_prob, the most probable first (the lower id among equals).
+  std::vector<TopToken> top = {};
 };
 
-// logits [B, V] fp32 contiguous; params and uniforms (in (0, 1), TokenUniform of common/base/rng.h)
-// one a row; out has B places. Truncation goes as in Hugging Face: top-k, then top-p over what is
-// left, then min-p relative to the most probable. Requires the sizes to agree and valid params.
-// INVALID_ARGUMENT for a row whose logits are not finite (it names the row).
+// logits [B, V] fp32 or bf16 (computed in fp32), contiguous; params and uniforms (in (0, 1),
+// TokenUniform of common/base/rng.h) one a row; out has B places. Truncation goes as in Hugging
+// Face: top-k, then top-p over what is left, then min-p relative to the most probable. Requires the
+// sizes to agree and valid params. INVALID_ARGUMENT for a row whose logits are not finite (it names
+// the row).
 absl::Status SampleRows(const at::Tensor& logits, absl::Span<const RowSampling> params,
                         absl::Span<const double> uniforms, absl::Span<SampledToken> out);
 

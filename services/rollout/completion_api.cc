@@ -34,10 +34,26 @@ Json FinishName(FinishReason finish) {
   return finish == FinishReason::kStop ? "stop" : "length";
 }
 
-std::string TokenText(const ApiToken& token) {
+std::string TokenText(const std::string& bytes) {
   std::string text;
-  AppendUtf8Lossy(token.bytes, /*final=*/true, &text);
+  AppendUtf8Lossy(bytes, /*final=*/true, &text);
   return text;
+}
+
+// As chat completions name a token.
+Json TokenObject(const std::string& token, float log_prob) {
+  Json bytes = Json::array();
+  for (const char byte : token) bytes.push_back(static_cast<uint8_t>(byte));
+  return {{"token", TokenText(token)}, {"logprob", log_prob}, {"bytes", std::move(bytes)}};
+}
+
+// As completions do: by its text, the drawn token among them. Of tokens with the same text (parts
+// of characters) the most probable counts.
+Json TopByText(const ApiToken& token) {
+  Json top = Json::object();
+  for (const ApiTopToken& one : token.top) top.emplace(TokenText(one.bytes), one.log_prob);
+  top.emplace(TokenText(token.bytes), token.log_prob);
+  return top;
 }
 
 Json LogProbs(const ApiAnswer& answer, const std::vector<ApiToken>& tokens) {
@@ -45,26 +61,27 @@ Json LogProbs(const ApiAnswer& answer, const std::vector<ApiToken>& tokens) {
   if (answer.chat) {
     Json content = Json::array();
     for (const ApiToken& token : tokens) {
-      Json bytes = Json::array();
-      for (const char byte : token.bytes) bytes.push_back(static_cast<uint8_t>(byte));
-      content.push_back({{"token", TokenText(token)},
-                         {"logprob", token.log_prob},
-                         {"bytes", std::move(bytes)},
-                         {"top_logprobs", Json::array()}});
+      Json top = Json::array();
+      for (const ApiTopToken& one : token.top) top.push_back(TokenObject(one.bytes, one.log_prob));
+      Json object = TokenObject(token.bytes, token.log_prob);
+      object["top_logprobs"] = std::move(top);
+      content.push_back(std::move(object));
     }
     return {{"content", std::move(content)}, {"refusal", Json()}};
   }
   Json texts = Json::array();
   Json values = Json::array();
   Json offsets = Json::array();
+  Json tops = answer.top_log_probs > 0 ? Json::array() : Json();
   for (const ApiToken& token : tokens) {
-    texts.push_back(TokenText(token));
+    texts.push_back(TokenText(token.bytes));
+    if (tops.is_array()) tops.push_back(TopByText(token));
     values.push_back(token.log_prob);
     offsets.push_back(token.offset);
   }
   return {{"tokens", std::move(texts)},
           {"token_logprobs", std::move(values)},
-          {"top_logprobs", Json()},
+          {"top_logprobs", std::move(tops)},
           {"text_offset", std::move(offsets)}};
 }
 

@@ -51,17 +51,24 @@ struct CompletionRequest {
   bool stream = false;
   bool stream_usage = false;
   bool log_probs = false;
+  int top_log_probs = 0;  // with log_probs: of the most probable tokens at each position
 };
 
 // The body of POST /v1/completions, or of /v1/chat/completions with `chat`. Any bytes are taken: an
 // error has status 400 (413 for a body above kBodyBytesMax).
 std::variant<CompletionRequest, ApiError> ParseCompletionRequest(absl::string_view body, bool chat);
 
+struct ApiTopToken {
+  std::string bytes;  // of its text
+  float log_prob = 0;
+};
+
 // One token of a choice as the client sees it.
 struct ApiToken {
   std::string bytes;  // of its text
   float log_prob = 0;
   size_t offset = 0;  // bytes of the choice's text in front of it
+  std::vector<ApiTopToken> top = {};
 };
 
 // A choice, or what is new of it (streaming).
@@ -81,6 +88,7 @@ struct ApiUsage {
 struct ApiAnswer {
   bool chat = false;
   bool log_probs = false;
+  int top_log_probs = 0;
   std::string id;
   int64_t created_s = 0;  // Unix time
   std::string model;

@@ -100,6 +100,7 @@ class CompletionFront::Answer {
     }
     head.chat = request.chat;
     head.log_probs = request.log_probs;
+    head.top_log_probs = request.top_log_probs;
     head.id = absl::StrFormat("%s-%016x", request.chat ? "chatcmpl" : "cmpl", first_id_);
     head.created_s = absl::ToUnixSeconds(front->clock_->Now());
     head.model = front->options_.model;
@@ -182,8 +183,12 @@ class CompletionFront::Answer {
     ++usage.completion_tokens;
     head.fingerprint = absl::StrCat("policy-version-", token.version.value());
     if (request.log_probs) {
-      choice.pending.push_back({std::string(front_->codec_->tokenizer().TokenBytes(token.token)),
-                                token.log_prob, choice.text.decoded()});
+      const auto bytes = [&](int32_t id) {
+        return std::string(front_->codec_->tokenizer().TokenBytes(id));
+      };
+      ApiToken given{bytes(token.token), token.log_prob, choice.text.decoded()};
+      for (const TopToken& top : token.top) given.top.push_back({bytes(top.token), top.log_prob});
+      choice.pending.push_back(std::move(given));
     }
     part.text += choice.text.Push(token.token);
     if (token.finish != FinishReason::kUnspecified) {
@@ -334,6 +339,7 @@ std::variant<std::shared_ptr<CompletionFront::Answer>, ApiError> CompletionFront
     one.prompt = *std::move(tokens);
     one.sampling = request.sampling;
     one.samples = request.n;
+    one.top_tokens = request.top_log_probs;
     const uint64_t seed =
         request.seed.has_value() ? *request.seed : MixSeed(options_.seed, next_id_.fetch_add(1));
     one.seed = MixSeed(seed, i);

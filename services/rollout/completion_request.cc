@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
+#include "common/base/top_token.h"
 #include "common/formats/json.h"
 #include "services/rollout/completion_api.h"
 
@@ -242,15 +243,16 @@ void ReadSampling(Reader& reader, CompletionRequest& request) {
 void ReadLogProbs(Reader& reader, CompletionRequest& request) {
   if (request.chat) {
     request.log_probs = reader.Bool("logprobs", false);
-    reader.Neutral("top_logprobs", 0);
+    const int64_t top = reader.Integer("top_logprobs", 0, kTopTokensMax).value_or(0);
+    if (top > 0 && !request.log_probs) {
+      return reader.FailWith("top_logprobs", "'top_logprobs' is only taken with 'logprobs': true");
+    }
+    request.top_log_probs = static_cast<int>(top);
     return;
   }
-  const Json* value = reader.Find("logprobs");
-  if (value == nullptr) return;
-  if (!value->is_number_integer() || value->get<int64_t>() != 0) {
-    return reader.Fail("logprobs", "0 (the drawn token's alone; no others are given)", *value);
-  }
-  request.log_probs = true;
+  const auto top = reader.Integer("logprobs", 0, kTopTokensMax);
+  request.log_probs = top.has_value();
+  request.top_log_probs = static_cast<int>(top.value_or(0));
 }
 
 void ReadStream(Reader& reader, CompletionRequest& request) {

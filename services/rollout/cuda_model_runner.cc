@@ -1,9 +1,8 @@
 #include "services/rollout/cuda_model_runner.h"
 
-#include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "common/base/status_macros.h"
 
 namespace crescendo {
@@ -52,36 +51,18 @@ ModelMemory CudaModelRunner::Memory() const {
   memory.weights = policy_->weight_bytes();
   memory.cache = policy_->cache_bytes();
   memory.scratch = policy_->scratch_bytes();
-  absl::MutexLock lock(&mutex_);
-  if (staged_ != nullptr) memory.staged = static_cast<int64_t>(staged_->bytes->size());
+  memory.staged = stage_.bytes();
   return memory;
 }
 
 void CudaModelRunner::Stage(std::unique_ptr<StagedWeights> weights) {
-  absl::MutexLock lock(&mutex_);
-  staged_ = std::move(weights);
+  stage_.Stage(std::move(weights));
 }
 
 absl::Status CudaModelRunner::SwapWeights(PolicyVersion version) {
-  std::unique_ptr<StagedWeights> weights;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (staged_ == nullptr || staged_->version != version) {
-      return absl::NotFoundError(absl::StrCat(
-          "swap to version ", version.value(), ": ",
-          staged_ == nullptr ? std::string("no version is staged")
-                             : absl::StrCat("version ", staged_->version.value(), " is staged")));
-    }
-    weights = std::move(staged_);
-  }
-  std::vector<TensorBytes> tensors;
-  tensors.reserve(weights->tensors.size());
-  for (const StagedTensor& tensor : weights->tensors) {
-    tensors.push_back(
-        TensorBytes{tensor.name, tensor.dtype, tensor.shape,
-                    absl::string_view(*weights->bytes).substr(tensor.offset, tensor.bytes)});
-  }
-  return Annotate(policy_->LoadState(tensors), absl::StrCat("swap to version ", version.value()));
+  return stage_.SwapInto(version, [this](absl::Span<const TensorBytes> tensors) {
+    return policy_->LoadState(tensors);
+  });
 }
 
 }  // namespace crescendo

@@ -12,13 +12,12 @@
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "common/model/cuda_policy.h"
 #include "services/rollout/model_runner.h"
 #include "services/rollout/staged_weights.h"
+#include "services/rollout/weight_stage.h"
 
 namespace crescendo {
 
@@ -44,8 +43,7 @@ class CudaModelRunner : public ModelRunner {
   CudaBatch batch_;
   std::vector<cuda::Drawn> drawn_;
 
-  mutable absl::Mutex mutex_;
-  std::unique_ptr<StagedWeights> staged_ ABSL_GUARDED_BY(mutex_);
+  WeightStage stage_;
 };
 
 }  // namespace crescendo

@@ -40,6 +40,7 @@ void Engine::AddGroup(GroupRequest request) {
   group->seed = request.seed;
   group->sampling = std::move(request.sampling);
   group->limit = request.limit;
+  group->top_tokens = request.top_tokens;
   group->prompt = std::move(request.prompt);
   group->runnable = request.runnable;
   for (SampleStart& start : request.samples) {
@@ -106,14 +107,14 @@ absl::StatusOr<absl::Span<const EngineOutput>> Engine::Step() {
     if (step.draws == 0) continue;
     const PlannedSequence& item = planned_[i];
     if (item.sample != nullptr) {
-      Append(item.sample, results_[step.first_draw]);
+      Append(item.sample, &results_[static_cast<size_t>(step.first_draw)]);
     } else {
       // In the order in which the scheduler asked for them; Append changes states, not the list.
       int draw = step.first_draw;
       for (const auto& sample : item.group->samples) {
         if (sample->state != Sequence::State::kFirst) continue;
         scheduler_.FirstDrawn(sample.get());
-        Append(sample.get(), results_[draw++]);
+        Append(sample.get(), &results_[static_cast<size_t>(draw++)]);
       }
     }
     if (item.group->live == 0) touched_.push_back(item.group);
@@ -125,19 +126,23 @@ absl::StatusOr<absl::Span<const EngineOutput>> Engine::Step() {
   return absl::MakeConstSpan(outputs_);
 }
 
-void Engine::Append(Sequence* sample, const DrawnToken& drawn) {
+void Engine::Append(Sequence* sample, DrawnToken* drawn) {
   const SequenceGroup& group = *sample->group;
-  sample->tokens.push_back(drawn.token);
+  sample->tokens.push_back(drawn->token);
   ++drawn_tokens_;
-  EngineOutput output{group.id, sample->sample, drawn.token, drawn.log_prob,
-                      FinishReason::kUnspecified};
-  if (stop_tokens_.contains(drawn.token)) {
+  EngineOutput output{group.id,
+                      sample->sample,
+                      drawn->token,
+                      drawn->log_prob,
+                      FinishReason::kUnspecified,
+                      std::move(drawn->top)};
+  if (stop_tokens_.contains(drawn->token)) {
     output.finish = FinishReason::kStop;
   } else if (static_cast<int>(sample->tokens.size() - group.prompt.size()) >= group.limit) {
     output.finish = FinishReason::kTruncated;
   }
   if (output.finish != FinishReason::kUnspecified) scheduler_.Finish(sample);
-  outputs_.push_back(output);
+  outputs_.push_back(std::move(output));
 }
 
 }  // namespace crescendo

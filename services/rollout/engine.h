@@ -47,6 +47,7 @@ struct GroupRequest {
   uint64_t seed = 0;
   SamplingParams sampling;
   int limit = 0;                // completion tokens, > 0
+  int32_t top_tokens = 0;       // to be given with each draw, up to ModelRunner::top_tokens_max
   std::vector<int32_t> prompt;  // at least one token
   std::vector<SampleStart> samples;
   bool runnable = true;
@@ -58,6 +59,7 @@ struct EngineOutput {
   int32_t token = 0;
   float log_prob = 0;
   FinishReason finish = FinishReason::kUnspecified;  // kUnspecified: goes on
+  std::vector<TopToken> top = {};                    // as the group asked for
 };
 
 class Engine {
@@ -106,7 +108,8 @@ class Engine {
 
  private:
   Sequence* Find(GroupId group, uint32_t sample);
-  void Append(Sequence* sample, const DrawnToken& drawn);
+  // Takes the draw's top tokens.
+  void Append(Sequence* sample, DrawnToken* drawn);
 
   EngineOptions options_;
   ModelRunner* runner_;

@@ -12,6 +12,7 @@
 #include "absl/types/span.h"
 #include "common/base/domain.h"
 #include "common/base/ids.h"
+#include "common/base/top_token.h"
 
 namespace crescendo {
 
@@ -23,6 +24,7 @@ struct TokenDraw {
   uint64_t seed = 0;
   double uniform = 0.5;                      // TokenUniform(seed, group, sample, position)
   const SamplingParams* sampling = nullptr;  // lives as long as the plan
+  int32_t top_tokens = 0;                    // of the most probable ones, given with the draw
 };
 
 // One sequence's share of a step.
@@ -58,6 +60,7 @@ struct BatchPlan {
 struct DrawnToken {
   int32_t token = 0;
   float log_prob = 0;  // natural log, under softmax(logits / temperature) before top-k and top-p
+  std::vector<TopToken> top = {};  // as many as the draw asked for (the vocabulary's size at most)
 };
 
 // Bytes that a model holds, by what they are for.
@@ -79,6 +82,8 @@ class ModelRunner {
   // stays as it is.
   virtual absl::Status SwapWeights(PolicyVersion version) = 0;
   virtual ModelMemory Memory() const { return {}; }
+  // How many of the most probable tokens a draw may ask for.
+  virtual int top_tokens_max() const { return 0; }
 };
 
 }  // namespace crescendo

@@ -1,6 +1,7 @@
 // RolloutCore: requests from outside the run, and stop strings.
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "services/rollout/rollout_core.h"
 
@@ -16,12 +17,19 @@ absl::Status RolloutCore::Serve(ServedRequest request) {
   const GroupId id = ServedGroup(request.id);
   CRESCENDO_CHECK(request.samples >= 1 && !served_.contains(id));
   RETURN_IF_ERROR(engine_.CheckFits(static_cast<int64_t>(request.prompt.size()), request.limit));
+  if (request.top_tokens > runner_->top_tokens_max()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("log-probabilities of the ", request.top_tokens,
+                     " most probable tokens: this worker's device gives ",
+                     runner_->top_tokens_max(), " (rollout.device)"));
+  }
   GroupRequest group;
   group.id = id;
   group.draw_id = kDrawnAs;
   group.seed = request.seed;
   group.sampling = request.sampling;
   group.limit = request.limit;
+  group.top_tokens = request.top_tokens;
   group.prompt = request.prompt;
   Served& served = served_[id];
   for (int i = 0; i < request.samples; ++i) {
@@ -51,7 +59,7 @@ void RolloutCore::OnServedToken(const EngineOutput& output) {
     engine_.RemoveSample(output.group, output.sample);
   }
   actions_.push_back(ServedToken{served.request.id, output.sample, output.token, output.log_prob,
-                                 finish, loaded_});
+                                 finish, loaded_, output.top});
   if (finish != FinishReason::kUnspecified && --served.left == 0) served_.erase(it);
 }
 

@@ -292,7 +292,7 @@ void Scheduler::Emit(Sequence* sample, BatchPlan* plan, std::vector<PlannedSeque
     plan->draws.push_back(
         TokenDraw{group.draw_id, sample->sample, position, group.seed,
                   TokenUniform(group.seed, group.draw_id.value(), sample->sample, position),
-                  &group.sampling});
+                  &group.sampling, group.top_tokens});
   }
   plan->sequences.push_back(step);
   plan->new_tokens += now;
@@ -315,7 +315,8 @@ void Scheduler::EmitPrompt(SequenceGroup* group, BatchPlan* plan,
       ++step.draws;
       plan->draws.push_back(TokenDraw{
           group->draw_id, sample->sample, 0, group->seed,
-          TokenUniform(group->seed, group->draw_id.value(), sample->sample, 0), &group->sampling});
+          TokenUniform(group->seed, group->draw_id.value(), sample->sample, 0), &group->sampling,
+          group->top_tokens});
     }
   }
   plan->sequences.push_back(step);

@@ -41,6 +41,7 @@ struct SequenceGroup {
   uint64_t seed = 0;
   SamplingParams sampling;
   int limit = 0;  // completion tokens
+  int32_t top_tokens = 0;
   std::vector<int32_t> prompt;
   bool runnable = true;  // false: none of its samples may be decoded (waits for weights)
 

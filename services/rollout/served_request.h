@@ -7,6 +7,7 @@
 
 #include "common/base/domain.h"
 #include "common/base/ids.h"
+#include "common/base/top_token.h"
 
 namespace crescendo {
 
@@ -16,6 +17,7 @@ struct ServedRequest {
   SamplingParams sampling;  // checked by the caller
   int samples = 1;          // at least 1
   int limit = 0;            // completion tokens
+  int32_t top_tokens = 0;   // given with each token, up to kTopTokensMax
   uint64_t seed = 0;        // the same seed and prompt draw the same tokens
 };
 
@@ -27,6 +29,7 @@ struct ServedToken {
   float log_prob = 0;  // at the request's temperature, before top-k, top-p and min-p
   FinishReason finish = FinishReason::kUnspecified;
   PolicyVersion version;
+  std::vector<TopToken> top = {};  // the most probable first
 };
 
 // In the engine a request is a group of an id that no group of the run has: bit 62 is set (bit 63

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "common/base/status_macros.h"
 #include "common/model/torch_guard.h"
 
@@ -78,20 +77,20 @@ absl::Status TorchModelRunner::RunGuarded(const BatchPlan& plan, absl::Span<Draw
     row[used++] = attention_.last_rows()[i];
   }
   if (used < plan.new_tokens) hidden = hidden.index_select(0, rows.narrow(0, 0, used));
-  at::Tensor logits = model_->Logits(hidden);
+  at::Tensor logits = model_->NarrowLogits(hidden);
   if (draws > used) logits = logits.index_select(0, repeated);
 
   sampling_.clear();
   uniforms_.clear();
   for (const TokenDraw& draw : plan.draws) {
     sampling_.push_back(RowSampling{draw.sampling->temperature, draw.sampling->top_k,
-                                    draw.sampling->top_p, draw.sampling->min_p});
+                                    draw.sampling->top_p, draw.sampling->min_p, draw.top_tokens});
     uniforms_.push_back(draw.uniform);
   }
   sampled_.resize(plan.draws.size());
   RETURN_IF_ERROR(SampleRows(logits, sampling_, uniforms_, absl::MakeSpan(sampled_)));
   for (size_t i = 0; i < sampled_.size(); ++i) {
-    results[i] = DrawnToken{sampled_[i].token, sampled_[i].log_prob};
+    results[i] = DrawnToken{sampled_[i].token, sampled_[i].log_prob, std::move(sampled_[i].top)};
   }
   return absl::OkStatus();
 }
@@ -101,36 +100,18 @@ ModelMemory TorchModelRunner::Memory() const {
   memory.weights = model_->weight_bytes();
   memory.cache = cache_->bytes();
   memory.scratch = model_->scratch_bytes() + attention_.scratch_bytes();
-  absl::MutexLock lock(&mutex_);
-  if (staged_ != nullptr) memory.staged = static_cast<int64_t>(staged_->bytes->size());
+  memory.staged = stage_.bytes();
   return memory;
 }
 
 void TorchModelRunner::Stage(std::unique_ptr<StagedWeights> weights) {
-  absl::MutexLock lock(&mutex_);
-  staged_ = std::move(weights);
+  stage_.Stage(std::move(weights));
 }
 
 absl::Status TorchModelRunner::SwapWeights(PolicyVersion version) {
-  std::unique_ptr<StagedWeights> weights;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (staged_ == nullptr || staged_->version != version) {
-      return absl::NotFoundError(absl::StrCat(
-          "swap to version ", version.value(), ": ",
-          staged_ == nullptr ? std::string("no version is staged")
-                             : absl::StrCat("version ", staged_->version.value(), " is staged")));
-    }
-    weights = std::move(staged_);
-  }
-  std::vector<TensorBytes> tensors;
-  tensors.reserve(weights->tensors.size());
-  for (const StagedTensor& tensor : weights->tensors) {
-    tensors.push_back(
-        TensorBytes{tensor.name, tensor.dtype, tensor.shape,
-                    absl::string_view(*weights->bytes).substr(tensor.offset, tensor.bytes)});
-  }
-  return Annotate(model_->LoadState(tensors), absl::StrCat("swap to version ", version.value()));
+  return stage_.SwapInto(version, [this](absl::Span<const TensorBytes> tensors) {
+    return model_->LoadState(tensors);
+  });
 }
 
 }  // namespace crescendo

@@ -16,10 +16,8 @@
 #include <optional>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "common/model/paged_attention.h"
 #include "common/model/paged_kv_cache.h"
@@ -27,6 +25,7 @@
 #include "common/model/sampler.h"
 #include "services/rollout/model_runner.h"
 #include "services/rollout/staged_weights.h"
+#include "services/rollout/weight_stage.h"
 
 namespace crescendo {
 
@@ -47,6 +46,7 @@ class TorchModelRunner : public ModelRunner {
   // not fit the model. The staged bytes are freed.
   absl::Status SwapWeights(PolicyVersion version) override;
   ModelMemory Memory() const override;
+  int top_tokens_max() const override { return kTopTokensMax; }
 
   // Replaces what was staged before.
   void Stage(std::unique_ptr<StagedWeights> weights);
@@ -76,8 +76,7 @@ class TorchModelRunner : public ModelRunner {
   std::vector<double> uniforms_;
   std::vector<SampledToken> sampled_;
 
-  mutable absl::Mutex mutex_;
-  std::unique_ptr<StagedWeights> staged_ ABSL_GUARDED_BY(mutex_);
+  WeightStage stage_;
 };
 
 }  // namespace crescendo

@@ -88,6 +88,16 @@ def completions(demo, model, prompt):
     assert "".join(choice.logprobs.tokens) == choice.text
     assert choice.logprobs.text_offset == [sum(map(len, choice.logprobs.tokens[:i])) for i in range(len(given))]
 
+    # The most probable tokens of each position: the oracle's, and the drawn one among them.
+    ranked = client.completions.create(model=model, prompt=prompt, max_tokens=40, temperature=0, logprobs=5).choices[0]
+    best = torch.log_softmax(logits.float(), 1).topk(5)
+    assert len(ranked.logprobs.top_logprobs) == len(ranked.logprobs.tokens)
+    for i, (drawn, top) in enumerate(zip(ranked.logprobs.tokens, ranked.logprobs.top_logprobs)):
+        texts = [tokenizer.decode([t]) for t in best.indices[i].tolist()]
+        assert drawn in top and len(top) == len(set(texts)), (i, top, texts)
+        for text, value in zip(texts, best.values[i].tolist()):
+            assert abs(top[text] - value) < 1e-4 or texts.count(text) > 1, (i, text, top, value)
+
     # Token ids as the prompt, several prompts at once, n of each: choices in order.
     both = client.completions.create(model=model, prompt=[ids[0].tolist(), ids[0].tolist()], max_tokens=8, n=2, seed=3)
     assert [c.index for c in both.choices] == [0, 1, 2, 3]
@@ -126,6 +136,10 @@ def chats(demo, model, problem):
     message = whole.choices[0].message
     assert message.role == "assistant" and message.content
     assert "".join(t.token for t in whole.choices[0].logprobs.content) == message.content
+    for one in ask(temperature=0, logprobs=True, top_logprobs=4).choices[0].logprobs.content:
+        values = [top.logprob for top in one.top_logprobs]
+        assert len(values) == 4 and values == sorted(values, reverse=True) and max(values) <= 0, one
+        assert one.top_logprobs[0].token == one.token and one.top_logprobs[0].logprob == one.logprob, one
     stream = list(ask(temperature=0, stream=True, stream_options={"include_usage": True}))
     assert stream[-1].usage == whole.usage and not stream[-1].choices
     deltas = [chunk.choices[0] for chunk in stream[:-1]]
@@ -146,6 +160,7 @@ def errors(demo, model, prompt):
 
     refused(create(temperature=-1), openai.BadRequestError, "temperature")
     refused(create(n=0), openai.BadRequestError, "n")
+    refused(create(logprobs=21), openai.BadRequestError, "logprobs")
     refused(create(stop=[""]), openai.BadRequestError, "stop")
     refused(create(prompt=[[10**5]]), openai.BadRequestError, "prompt")
     refused(create(extra_body={"tempreature": 1}), openai.BadRequestError, "tempreature")

@@ -3,7 +3,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "catch2/catch.hpp"
@@ -141,6 +143,55 @@ TEST_CASE("a row's draw does not depend on its batch") {
                 .ok());
     CHECK(alone.token == together[i].token);
     CHECK(alone.log_prob == together[i].log_prob);
+  }
+}
+
+TEST_CASE("the most probable tokens come in order, with their share of the tempered distribution") {
+  const std::vector<float> logits = RandomLogits(1500, 7);
+  at::Tensor row = at::empty({1, 1500}, at::kFloat);
+  std::copy(logits.begin(), logits.end(), row.data_ptr<float>());
+  std::vector<int32_t> order(1500);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+  });
+  const std::vector<double> p = Softmax(logits, 0.7);
+  RowSampling sampling;
+  sampling.temperature = 0.7;
+  for (const int count : {0, 1, kTopTokensMax}) {
+    sampling.top_tokens = count;
+    SampledToken out;
+    REQUIRE(SampleRows(row, {sampling}, {0.3}, absl::MakeSpan(&out, 1)).ok());
+    REQUIRE(out.top.size() == static_cast<size_t>(count));
+    for (size_t i = 0; i < out.top.size(); ++i) {
+      CHECK(out.top[i].token == order[i]);
+      CHECK(out.top[i].log_prob == Approx(std::log(p[static_cast<size_t>(order[i])])).margin(1e-5));
+      if (out.top[i].token == out.token) CHECK(out.top[i].log_prob == out.log_prob);
+    }
+  }
+  // Equal logits: the lower id first. A vocabulary of fewer tokens: all.
+  SampledToken few;
+  REQUIRE(SampleRows(at::zeros({1, 3}), {sampling}, {0.5}, absl::MakeSpan(&few, 1)).ok());
+  REQUIRE(few.top.size() == 3);
+  for (int i = 0; i < 3; ++i) CHECK(few.top[static_cast<size_t>(i)].token == i);
+  sampling.top_tokens = kTopTokensMax + 1;
+  CHECK(ValidateRowSampling(sampling).code() == absl::StatusCode::kInvalidArgument);
+}
+
+TEST_CASE("bf16 logits are drawn from as their fp32 values are") {
+  SetComputeThreads(2);
+  at::manual_seed(2);
+  const at::Tensor narrow = (at::randn({20, 700}) * 3).to(at::kBFloat16);
+  const std::vector<RowSampling> params(20);
+  std::vector<double> uniforms;
+  for (uint32_t i = 0; i < 20; ++i) uniforms.push_back(TokenUniform(1, i, 0, 0));
+  std::vector<SampledToken> a(20);
+  std::vector<SampledToken> b(20);
+  REQUIRE(SampleRows(narrow, params, uniforms, absl::MakeSpan(a)).ok());
+  REQUIRE(SampleRows(narrow.to(at::kFloat), params, uniforms, absl::MakeSpan(b)).ok());
+  for (size_t i = 0; i < 20; ++i) {
+    CHECK(a[i].token == b[i].token);
+    CHECK(a[i].log_prob == b[i].log_prob);
   }
 }
 
