@@ -1,5 +1,6 @@
 #include "services/learner/weight_store.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -10,28 +11,39 @@
 #include "common/base/status_macros.h"
 
 namespace crescendo {
+namespace {
+
+constexpr size_t kChunksWanted = 128;
+constexpr size_t kChunkBytesMin = 256u << 10;  // what a message costs does not show
+
+uint32_t ChunkBytes(size_t total, uint32_t most) {
+  const size_t wanted = std::max(kChunkBytesMin, total / kChunksWanted);
+  return static_cast<uint32_t>(std::min<size_t>(wanted, most));
+}
+
+}  // namespace
 
 absl::string_view PublishedWeights::Chunk(uint32_t index) const {
   CRESCENDO_CHECK(index < chunks());
   return absl::string_view(bytes).substr(static_cast<size_t>(index) * chunk_bytes, chunk_bytes);
 }
 
-WeightStore::WeightStore(int versions_kept, uint32_t chunk_bytes)
-    : versions_kept_(versions_kept), chunk_bytes_(chunk_bytes) {
+WeightStore::WeightStore(int versions_kept, uint32_t chunk_bytes_max)
+    : versions_kept_(versions_kept), chunk_bytes_max_(chunk_bytes_max) {
   CRESCENDO_CHECK(versions_kept >= 1);
-  CRESCENDO_CHECK(chunk_bytes >= 1 && chunk_bytes <= limits::kWeightChunkBytes);
+  CRESCENDO_CHECK(chunk_bytes_max >= 1 && chunk_bytes_max <= limits::kWeightChunkBytes);
 }
 
 absl::Status WeightStore::Publish(PolicyVersion version, std::vector<TensorData> tensors) {
   auto weights = std::make_shared<PublishedWeights>();
   weights->version = version;
-  weights->chunk_bytes = chunk_bytes_;
   size_t total = 0;
   for (const TensorData& tensor : tensors) total += tensor.bytes.size();
   if (total == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("publishing version ", version.value(), ": the policy has no weights"));
   }
+  weights->chunk_bytes = ChunkBytes(total, chunk_bytes_max_);
   weights->bytes.reserve(total);
   absl::flat_hash_set<std::string> names;
   for (TensorData& tensor : tensors) {
@@ -44,9 +56,9 @@ absl::Status WeightStore::Publish(PolicyVersion version, std::vector<TensorData>
     weights->bytes.append(tensor.bytes);
     std::string().swap(tensor.bytes);  // never twice in memory as a whole
   }
-  for (size_t begin = 0; begin < total; begin += chunk_bytes_) {
+  for (size_t begin = 0; begin < total; begin += weights->chunk_bytes) {
     weights->chunk_crc32c.push_back(
-        Crc32c(absl::string_view(weights->bytes).substr(begin, chunk_bytes_)));
+        Crc32c(absl::string_view(weights->bytes).substr(begin, weights->chunk_bytes)));
   }
   absl::MutexLock lock(&mutex_);
   held_[version] = std::move(weights);

@@ -43,8 +43,10 @@ struct PublishedWeights {
 
 class WeightStore {
  public:
-  // Keeps the newest `versions_kept` (>= 1). chunk_bytes in [1, limits::kWeightChunkBytes].
-  WeightStore(int versions_kept, uint32_t chunk_bytes);
+  // Keeps the newest `versions_kept` (>= 1). chunk_bytes_max in [1, limits::kWeightChunkBytes]: a
+  // version of less than 128 such chunks has smaller ones, since each worker of a chain is behind
+  // the one before by a chunk.
+  WeightStore(int versions_kept, uint32_t chunk_bytes_max);
 
   // Takes a version; one of the same number is replaced. INVALID_ARGUMENT when there are no bytes
   // or two tensors have one name.
@@ -56,7 +58,7 @@ class WeightStore {
 
  private:
   const int versions_kept_;
-  const uint32_t chunk_bytes_;
+  const uint32_t chunk_bytes_max_;
   mutable absl::Mutex mutex_;
   std::map<PolicyVersion, std::shared_ptr<const PublishedWeights>> held_ ABSL_GUARDED_BY(mutex_);
 };

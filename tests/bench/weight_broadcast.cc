@@ -4,7 +4,8 @@
 //   weight_broadcast [--receivers 1,2,4,8] [--bytes N] [--mbit R] [--kill I]
 //
 // One JSON line a number of receivers. --kill ends receiver I (from 1) with SIGKILL half-way: the
-// others must be whole all the same. Exit 0, 1 when a receiver was not whole, 77 without root. The
+// others must be whole all the same. Exit 0, 1 when a receiver was not whole, 77 without root or
+// iproute2. The
 // learner's side is the learner's WeightStore and service, a receiver is a worker's WeightsClient,
 // relay and service; the chain is the coordinator's.
 #include <signal.h>
@@ -231,6 +232,7 @@ bool Measure(const Settings& settings, int receivers) {
     ++whole;
     slowest = std::max(slowest, Said(worker, "whole"));
     failures += Said(worker, "failures");
+    if (Said(worker, "failures") > 0) std::cerr << "receiver " << i << ":\n" << worker.output();
   }
   for (auto& worker : workers) worker->Signal(SIGTERM);
   source->Signal(SIGTERM);
@@ -242,7 +244,13 @@ bool Measure(const Settings& settings, int receivers) {
       receivers, whole, settings.kill > 0 ? 1 : 0, static_cast<unsigned long long>(settings.bytes),
       settings.mbit, slowest, bound, slowest / bound, Said(*source, "sent"), failures);
   std::fflush(stdout);
-  return whole == receivers - (settings.kill > 0 ? 1 : 0);
+  // Who was behind the one that was killed must have noticed.
+  const bool noticed = settings.kill == 0 || settings.kill >= receivers || failures >= 1;
+  return noticed && whole == receivers - (settings.kill > 0 ? 1 : 0);
+}
+
+bool Has(const std::string& program, const std::string& word) {
+  return RunProgram({program, word}, absl::Seconds(10)).exit_code == 0;
 }
 
 int Main(const std::vector<std::string>& arguments, const std::string& self) {
@@ -264,8 +272,8 @@ int Main(const std::vector<std::string>& arguments, const std::string& self) {
     if (arguments[i] == "--kill") good = absl::SimpleAtoi(value, &settings.kill);
     if (!good) return 2;
   }
-  if (geteuid() != 0) {
-    std::cerr << "weight_broadcast: network namespaces need root: skipped\n";
+  if (geteuid() != 0 || !Has("ip", "-V") || !Has("tc", "-V")) {
+    std::cerr << "weight_broadcast: needs root, and ip and tc of iproute2: skipped\n";
     return 77;
   }
   bool all = true;

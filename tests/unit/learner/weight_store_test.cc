@@ -34,6 +34,21 @@ TEST_CASE("Tensors follow each other, and chunks add up to the whole") {
   CHECK(whole == weights->bytes);
 }
 
+TEST_CASE("A small version has small chunks: workers of a chain are each a chunk behind") {
+  constexpr uint32_t kMost = 4u << 20;
+  WeightStore store(1, kMost);
+  const auto chunk_bytes = [&](size_t bytes) {
+    REQUIRE(store
+                .Publish(PolicyVersion(0),
+                         {{"a", "U8", {static_cast<int64_t>(bytes)}, std::string(bytes, 'x')}})
+                .ok());
+    return store.Get(PolicyVersion(0)).value()->chunk_bytes;
+  };
+  CHECK(chunk_bytes(1000) == 256u << 10);
+  CHECK(chunk_bytes(128u << 20) == 1u << 20);
+  CHECK(chunk_bytes(640u << 20) == kMost);
+}
+
 TEST_CASE("Old versions go, a reader's stays whole, and an error names what is held") {
   WeightStore store(2, 16);
   REQUIRE(store.Publish(PolicyVersion(0), Tensors('a')).ok());
