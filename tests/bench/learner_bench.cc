@@ -3,7 +3,10 @@
 //   learner_bench [--policy DIR|FILE.gguf] [--dtype float32|bfloat16] [--threads N] [--groups N]
 //                 [--samples N] [--prompt N] [--tokens N] [--minibatches N]
 //                 [--microbatch-tokens N] [--steps N] [--cold 1] [--recompute-layers N]
-//                 [--lora-rank N]
+//                 [--lora-rank N] [--checkpoints FOLDER]
+//
+// --checkpoints measures checkpoint_pause instead: by how much a step that begins a checkpoint, and
+// runs while a thread writes it into FOLDER, takes longer than the one before without.
 //
 // By default the demo's step (its base policy, 32 groups of 8 samples, 60 tokens, two
 // mini-batches). learner_cpu of tests/bench/README.md: --policy SmolLM2's GGUF --groups 2 --samples
@@ -18,6 +21,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -28,6 +32,7 @@
 #include "common/os/process.h"
 #include "services/learner/advantage.h"
 #include "services/learner/batch_packer.h"
+#include "services/learner/checkpoint.h"
 #include "services/learner/trainer_factory.h"
 
 namespace crescendo {
@@ -47,6 +52,7 @@ struct Options {
   int cold = 0;  // 1: the first step counts too, as does the memory that it is the first to touch
   int recompute_layers = 0;
   int lora_rank = 0;
+  std::string checkpoints;  // folder; empty: none are written
 };
 
 absl::StatusOr<Options> ParseOptions(const std::vector<std::string>& words) {
@@ -63,6 +69,8 @@ absl::StatusOr<Options> ParseOptions(const std::vector<std::string>& words) {
       options.policy = words[i + 1];
     } else if (words[i] == "--dtype") {
       options.dtype = words[i + 1];
+    } else if (words[i] == "--checkpoints") {
+      options.checkpoints = words[i + 1];
     } else {
       const auto it = std::find_if(numbers.begin(), numbers.end(),
                                    [&](const auto& number) { return number.first == words[i]; });
@@ -126,8 +134,7 @@ double CpuSeconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-absl::Status Run(const Options& options) {
-  const std::unique_ptr<FileSystem> files = MakePosixFileSystem();
+absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(FileSystem& files, const Options& options) {
   TorchTrainerOptions trainer_options;
   trainer_options.policy = options.policy;
   trainer_options.dtype = options.dtype;
@@ -135,7 +142,77 @@ absl::Status Run(const Options& options) {
   trainer_options.recompute_layers = options.recompute_layers;
   trainer_options.lora_rank = options.lora_rank;
   trainer_options.lora_targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
-  ASSIGN_OR_RETURN(const auto trainer, MakeTorchTrainer(*files, trainer_options));
+  return MakeTorchTrainer(files, trainer_options);
+}
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// As learner_host does it: the state is copied between two steps, and written while the next runs.
+absl::Status RunCheckpoints(const Options& options) {
+  const std::unique_ptr<FileSystem> files = MakePosixFileSystem();
+  ASSIGN_OR_RETURN(const auto trainer, MakeTrainer(*files, options));
+  CheckpointStore store(files.get(), {.folder = options.checkpoints, .run_name = "bench"});
+  std::vector<double> plain, copying, training, writing, shares;
+  const auto train = [&](int step) -> absl::StatusOr<double> {
+    ASSIGN_OR_RETURN(const TrainRequest request,
+                     MakeRequest(options, trainer->vocabulary_size(), step));
+    const auto begin = std::chrono::steady_clock::now();
+    RETURN_IF_ERROR(trainer->Train(request, nullptr).status());
+    return Seconds(begin);
+  };
+  double bytes = 0;
+  for (int i = -1; i < options.steps; ++i) {  // the first pair warms caches and memory
+    ASSIGN_OR_RETURN(const double without, train(2 * i + 2));
+    auto begin = std::chrono::steady_clock::now();
+    Checkpoint checkpoint;
+    checkpoint.steps_trained = 2 * i + 3;
+    ASSIGN_OR_RETURN(checkpoint.trainer, trainer->ExportState());
+    const double copied = Seconds(begin);
+    absl::Status written;
+    double wrote = 0;
+    std::thread writer([&] {
+      const auto from = std::chrono::steady_clock::now();
+      written = store.Write(checkpoint);
+      wrote = Seconds(from);
+    });
+    const absl::StatusOr<double> with = train(2 * i + 3);
+    writer.join();
+    RETURN_IF_ERROR(written);
+    RETURN_IF_ERROR(with.status());
+    if (i < 0) continue;
+    bytes = 0;
+    for (const auto* tensors : {&checkpoint.trainer.weights, &checkpoint.trainer.optimizer}) {
+      for (const TensorData& tensor : *tensors) bytes += static_cast<double>(tensor.bytes.size());
+    }
+    plain.push_back(without);
+    copying.push_back(copied);
+    training.push_back(*with);
+    writing.push_back(wrote);
+    shares.push_back((copied + *with) / without - 1);
+  }
+  std::cout << nlohmann::json{{"bench", "checkpoint_pause"},
+                              {"policy", BaseName(options.policy)},
+                              {"dtype", options.dtype},
+                              {"threads", options.threads},
+                              {"pairs", options.steps},
+                              {"bytes", bytes},
+                              {"step_seconds", Median(plain)},
+                              {"copy_seconds", Median(copying)},
+                              {"step_while_writing_seconds", Median(training)},
+                              {"write_seconds", Median(writing)},
+                              {"copy_share", Median(copying) / Median(plain)},
+                              {"pause_share", Median(shares)}}
+                   .dump()
+            << std::endl;
+  return absl::OkStatus();
+}
+
+absl::Status Run(const Options& options) {
+  const std::unique_ptr<FileSystem> files = MakePosixFileSystem();
+  ASSIGN_OR_RETURN(const auto trainer, MakeTrainer(*files, options));
   std::vector<double> wall, cpu;
   double packing = 0;
   const int warm = options.cold > 0 ? 0 : 1;  // steps that warm caches and memory
@@ -183,7 +260,11 @@ absl::Status Run(const Options& options) {
 int main(int argc, char** argv) {
   crescendo::PrepareComputeProcess(argv);
   const auto options = crescendo::ParseOptions(std::vector<std::string>(argv + 1, argv + argc));
-  const absl::Status status = options.ok() ? crescendo::Run(*options) : options.status();
+  absl::Status status = options.status();
+  if (status.ok()) {
+    status = options->checkpoints.empty() ? crescendo::Run(*options)
+                                          : crescendo::RunCheckpoints(*options);
+  }
   if (!status.ok()) std::cerr << "learner_bench: " << status.message() << "\n";
   return status.ok() ? 0 : 1;
 }
