@@ -17,11 +17,11 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "common/base/status_macros.h"
-#include "common/config/command_line.h"
 #include "common/config/run_config.h"
 #include "common/formats/json.h"
 #include "common/os/posix_env.h"
 #include "deploy/cli/child_process.h"
+#include "deploy/cli/own_program.h"
 
 namespace crescendo {
 namespace {
@@ -54,7 +54,6 @@ struct Arguments {
   double temperature = 0.6;
   std::optional<int64_t> seed;
   std::vector<std::string> overrides;
-  bool help = false;
 };
 
 absl::Status Set(absl::string_view name, absl::string_view value, Arguments& out) {
@@ -79,39 +78,9 @@ absl::Status Set(absl::string_view name, absl::string_view value, Arguments& out
   } else if (absl::StrContains(name, '.')) {
     out.overrides.push_back(absl::StrCat(name, "=", value));
   } else {
-    return absl::InvalidArgumentError(absl::StrCat("unknown option '--", name, "'; see --help"));
+    return UnknownOption(name);
   }
   return absl::OkStatus();
-}
-
-absl::StatusOr<Arguments> Parse(int argc, char** argv) {
-  Arguments out;
-  for (int i = 1; i < argc; ++i) {
-    absl::string_view rest = argv[i];
-    if (rest == "--help" || rest == "-h") {
-      out.help = true;
-    } else if (absl::ConsumePrefix(&rest, "--")) {
-      const std::pair<absl::string_view, absl::string_view> parts =
-          absl::StrSplit(rest, absl::MaxSplits('=', 1));
-      const bool apart = !absl::StrContains(rest, '=');
-      if (apart && i + 1 >= argc) {
-        return absl::InvalidArgumentError(absl::StrCat("--", rest, " needs a value"));
-      }
-      RETURN_IF_ERROR(Set(parts.first, apart ? argv[++i] : parts.second, out));
-    } else if (out.problem.empty()) {
-      out.problem = std::string(rest);
-    } else {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "one problem is asked at a time: put it in quotes (found '", rest, "' too)"));
-    }
-  }
-  if (out.problem == "-") {
-    out.problem.assign(std::istreambuf_iterator<char>(std::cin), {});
-  }
-  if (out.problem.empty() && !out.help) {
-    return absl::InvalidArgumentError("what is the problem? crescendo ask \"...\" (see --help)");
-  }
-  return out;
 }
 
 std::string ProgramFolder() {
@@ -261,7 +230,13 @@ absl::Status Ask(const std::string& url, const std::string& body, Clock& clock) 
   return absl::OkStatus();
 }
 
-absl::Status Main(const Arguments& arguments) {
+absl::Status Main(Arguments arguments) {
+  if (arguments.problem == "-") {
+    arguments.problem.assign(std::istreambuf_iterator<char>(std::cin), {});
+  }
+  if (arguments.problem.empty()) {
+    return absl::InvalidArgumentError("what is the problem? crescendo ask \"...\" (see --help)");
+  }
   const auto files = MakePosixFileSystem();
   const auto clock = MakeRealClock();
   const int ways = !arguments.policy.empty() + !arguments.recipe.empty() + !arguments.url.empty();
@@ -284,13 +259,19 @@ absl::Status Main(const Arguments& arguments) {
 }  // namespace crescendo
 
 int main(int argc, char** argv) {
-  using crescendo::kName;
-  const auto arguments = crescendo::Parse(argc, argv);
-  if (!arguments.ok()) return crescendo::ReportError(kName, arguments.status(), std::cerr);
-  if (arguments->help) {
-    std::cout << std::string(crescendo::kHelp);
-    return crescendo::kExitOk;
-  }
-  const absl::Status status = crescendo::Main(*arguments);
-  return status.ok() ? crescendo::kExitOk : crescendo::ReportError(kName, status, std::cerr);
+  crescendo::Arguments arguments;
+  const auto positional = [&](absl::string_view text) {
+    if (!arguments.problem.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "one problem is asked at a time: put it in quotes (found '", text, "' too)"));
+    }
+    arguments.problem = std::string(text);
+    return absl::OkStatus();
+  };
+  return crescendo::RunOwnProgram(argc, argv,
+                                  {crescendo::kName, crescendo::kHelp,
+                                   [&](absl::string_view name, absl::string_view value) {
+                                     return crescendo::Set(name, value, arguments);
+                                   },
+                                   positional, [&] { return crescendo::Main(arguments); }});
 }

@@ -2,15 +2,12 @@
 #include <iostream>
 #include <string>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "common/base/status_macros.h"
-#include "common/config/command_line.h"
 #include "common/os/posix_env.h"
-#include "common/os/process.h"
 #include "deploy/cli/export_policy.h"
+#include "deploy/cli/own_program.h"
 
 namespace crescendo {
 namespace {
@@ -30,62 +27,49 @@ Writes a policy as files that others load. For example:
   --dtype TYPE  of a Hugging Face folder's weights; float32 unless given
 )";
 
-struct Arguments {
-  ExportRequest request;
-  bool help = false;
-};
+absl::Status Set(absl::string_view name, absl::string_view value, ExportRequest& out) {
+  std::string* field = name == "as"      ? &out.format
+                       : name == "base"  ? &out.base
+                       : name == "dtype" ? &out.dtype
+                                         : nullptr;
+  if (field == nullptr) return UnknownOption(name);
+  *field = std::string(value);
+  return absl::OkStatus();
+}
 
-absl::StatusOr<Arguments> Parse(int argc, char** argv) {
-  Arguments out;
-  for (int i = 1; i < argc; ++i) {
-    absl::string_view rest = argv[i];
-    if (rest == "--help" || rest == "-h") {
-      out.help = true;
-    } else if (absl::ConsumePrefix(&rest, "--")) {
-      const std::pair<absl::string_view, absl::string_view> parts =
-          absl::StrSplit(rest, absl::MaxSplits('=', 1));
-      std::string* value = parts.first == "as"      ? &out.request.format
-                           : parts.first == "base"  ? &out.request.base
-                           : parts.first == "dtype" ? &out.request.dtype
-                                                    : nullptr;
-      if (value == nullptr) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("unknown option '--", parts.first, "'; see --help"));
-      }
-      const bool apart = !absl::StrContains(rest, '=');
-      if (apart && i + 1 >= argc) {
-        return absl::InvalidArgumentError(absl::StrCat("--", rest, " needs a value"));
-      }
-      *value = std::string(apart ? argv[++i] : parts.second);
-    } else if (out.request.source.empty()) {
-      out.request.source = std::string(rest);
-    } else if (out.request.target.empty()) {
-      out.request.target = std::string(absl::StripSuffix(rest, "/"));
-    } else {
-      return absl::InvalidArgumentError(
-          absl::StrCat("expected one source and one target, found '", rest, "' too"));
-    }
+absl::Status Add(absl::string_view text, ExportRequest& out) {
+  if (out.source.empty()) {
+    out.source = std::string(text);
+  } else if (out.target.empty()) {
+    out.target = std::string(absl::StripSuffix(text, "/"));
+  } else {
+    return absl::InvalidArgumentError(
+        absl::StrCat("expected one source and one target, found '", text, "' too"));
   }
-  if (out.request.target.empty() && !out.help) {
+  return absl::OkStatus();
+}
+
+absl::Status Main(const ExportRequest& request) {
+  if (request.target.empty()) {
     return absl::InvalidArgumentError("expected a source and a target; see --help");
   }
-  return out;
+  const auto files = MakePosixFileSystem();
+  ASSIGN_OR_RETURN(const std::string line, ExportPolicy(*files, request));
+  std::cout << line << std::endl;
+  return absl::OkStatus();
 }
 
 }  // namespace
 }  // namespace crescendo
 
 int main(int argc, char** argv) {
-  using crescendo::kName;
-  const auto arguments = crescendo::Parse(argc, argv);
-  if (!arguments.ok()) return crescendo::ReportError(kName, arguments.status(), std::cerr);
-  if (arguments->help) {
-    std::cout << std::string(crescendo::kHelp);
-    return crescendo::kExitOk;
-  }
-  const auto files = crescendo::MakePosixFileSystem();
-  const auto line = crescendo::ExportPolicy(*files, arguments->request);
-  if (!line.ok()) return crescendo::ReportError(kName, line.status(), std::cerr);
-  std::cout << *line << std::endl;
-  return crescendo::kExitOk;
+  crescendo::ExportRequest request;
+  return crescendo::RunOwnProgram(
+      argc, argv,
+      {crescendo::kName, crescendo::kHelp,
+       [&](absl::string_view name, absl::string_view value) {
+         return crescendo::Set(name, value, request);
+       },
+       [&](absl::string_view text) { return crescendo::Add(text, request); },
+       [&] { return crescendo::Main(request); }});
 }

@@ -52,9 +52,9 @@ absl::StatusOr<RunConfig> ConfigOf(FileSystem& files, const std::string& checkpo
   ASSIGN_OR_RETURN(const std::string text, files.ReadFile(path, kManifestBytesMax));
   // The last line is a checksum.
   ASSIGN_OR_RETURN(const Json json, ParseJson(text.substr(0, text.rfind("\ncrc32c ")), path));
-  const auto config = json.is_object() ? json.find("config_toml") : json.end();
+  const auto config = json.is_object() ? json.find("config") : json.end();
   if (config == json.end() || !config->is_string()) {
-    return absl::DataLossError(absl::StrCat(path, ": expected a text 'config_toml'"));
+    return absl::DataLossError(absl::StrCat(path, ": expected a text 'config'"));
   }
   return RunConfigFromText(config->get<std::string>(), path);
 }

@@ -313,10 +313,10 @@ void Scheduler::EmitPrompt(SequenceGroup* group, BatchPlan* plan,
     for (const auto& sample : group->samples) {
       if (sample->state != Sequence::State::kFirst) continue;
       ++step.draws;
-      plan->draws.push_back(TokenDraw{
-          group->draw_id, sample->sample, 0, group->seed,
-          TokenUniform(group->seed, group->draw_id.value(), sample->sample, 0), &group->sampling,
-          group->top_tokens});
+      plan->draws.push_back(
+          TokenDraw{group->draw_id, sample->sample, 0, group->seed,
+                    TokenUniform(group->seed, group->draw_id.value(), sample->sample, 0),
+                    &group->sampling, group->top_tokens});
     }
   }
   plan->sequences.push_back(step);

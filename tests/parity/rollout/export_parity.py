@@ -61,7 +61,7 @@ def checkpoint(work):
         folder.mkdir(parents=True)
         safetensors.torch.save_file({k: v.float() * scale for k, v in weights.items()}, folder / "weights.safetensors")
         config = f'[run]\nsteps = 0\n[policy]\npath = "{DEMO.absolute()}"\n[[stage]]\ncontext_tokens = 48\n'
-        (folder / "checkpoint.json").write_text(json.dumps({"config_toml": config}) + "\ncrc32c 00000000\n")
+        (folder / "checkpoint.json").write_text(json.dumps({"config": config}) + "\ncrc32c 00000000\n")
     exported(run, work / "trained")
     for name, value in safetensors.torch.load_file(work / "trained" / "model.safetensors").items():
         assert torch.equal(value, weights[name].float() * 1.25), name
