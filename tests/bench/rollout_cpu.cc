@@ -1,6 +1,6 @@
 // One batch of samples through the rollout engine on the CPU, against the matrix products alone.
 //
-//   rollout_cpu GGUF|FOLDER LENGTHS [float32|bfloat16] [THREADS]
+//   rollout_cpu GGUF|FOLDER LENGTHS [float32|bfloat16] [THREADS] [deterministic]
 //
 // LENGTHS is a file: first the tokens of each prompt, then the tokens to draw of each sample, in
 // whole numbers. One JSON line; tests/bench/rollout_cpu_peers makes the file, runs the peers on the
@@ -130,8 +130,8 @@ int Fail(const absl::Status& status) {
   return 1;
 }
 
-int Run(const std::string& path, const std::string& lengths, const std::string& dtype,
-        int threads) {
+int Run(const std::string& path, const std::string& lengths, const std::string& dtype, int threads,
+        bool deterministic) {
   std::ifstream in(lengths);
   int prompt = 0;
   std::vector<int> limits;
@@ -147,6 +147,7 @@ int Run(const std::string& path, const std::string& lengths, const std::string& 
   std::unique_ptr<FileSystem> files = MakePosixFileSystem();
   LoadOptions load;
   load.dtype = dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  load.deterministic = deterministic;
   auto model = PolicyModel::Load(*files, path, load);
   if (!model.ok()) return Fail(model.status());
   Products products(**model);
@@ -190,10 +191,13 @@ int Run(const std::string& path, const std::string& lengths, const std::string& 
 
 int Main(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "usage: rollout_cpu GGUF|FOLDER LENGTHS [float32|bfloat16] [THREADS]\n");
+    std::fprintf(
+        stderr,
+        "usage: rollout_cpu GGUF|FOLDER LENGTHS [float32|bfloat16] [THREADS] [deterministic]\n");
     return 2;
   }
-  return Run(argv[1], argv[2], argc > 3 ? argv[3] : "float32", argc > 4 ? std::atoi(argv[4]) : 2);
+  return Run(argv[1], argv[2], argc > 3 ? argv[3] : "float32", argc > 4 ? std::atoi(argv[4]) : 2,
+             argc > 5 && std::string(argv[5]) == "deterministic");
 }
 
 }  // namespace
