@@ -17,42 +17,10 @@
 #include "common/base/rng.h"
 #include "services/learner/packed_forward.h"
 #include "tests/support/temp_dir.h"
+#include "tests/unit/learner/tiny_policy.h"
 
 namespace crescendo {
 namespace {
-
-ModelConfig TinyConfig() {
-  ModelConfig config;
-  config.architecture = Architecture::kQwen2;
-  config.vocab_size = 19;
-  config.hidden_size = 16;
-  config.layers = 2;
-  config.query_heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 4;
-  config.mlp_size = 24;
-  config.rope_theta = 100;
-  config.qkv_bias = true;
-  config.max_positions = 64;
-  config.bos_token_id = 1;
-  config.eos_token_ids = {2};
-  return config;
-}
-
-// A policy with weights of a size at which everything matters.
-void SaveTinyPolicy(TempDir& dir) {
-  auto model = PolicyModel::Init(TinyConfig(), 5);
-  REQUIRE(model.ok());
-  CounterRng rng(6);
-  for (const NamedTensor& parameter : (*model)->parameters()) {
-    const at::NoGradGuard no_grad;
-    float* data = parameter.tensor.data_ptr<float>();
-    for (int64_t i = 0; i < parameter.tensor.numel(); ++i) {
-      data[i] += 0.2f * static_cast<float>(rng.Normal());
-    }
-  }
-  REQUIRE((*model)->Save(*dir.files, dir.path()).ok());
-}
 
 std::unique_ptr<TorchTrainer> MakeTestTrainer(TempDir& dir, TorchTrainerOptions options = {}) {
   options.policy = dir.path();
