@@ -22,6 +22,9 @@ constexpr double kBytesPerSecondMin = 1e6;
 constexpr double kGapsLate = 8;
 constexpr absl::Duration kLateMin = absl::Seconds(2);
 constexpr absl::Duration kLook = absl::Milliseconds(100);  // whether the version is still wanted
+// For the first connection. A channel's first attempt has 100 ms, too little for a busy machine,
+// and who leaves its source for the learner halves the learner's link.
+constexpr absl::Duration kConnect = absl::Seconds(2);
 
 absl::Duration SlowLink(uint64_t bytes) {
   return absl::Seconds(static_cast<double>(bytes) / kBytesPerSecondMin);
@@ -158,6 +161,10 @@ absl::StatusOr<v1::WeightsService::Stub*> WeightsClient::StubOf(const std::strin
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel,
                    MakeChannel(address, "weight source", context_.peers.transport,
                                {Role::kLearner, Role::kRollout}));
+  const absl::Time until = RealNow() + kConnect;
+  while (!context_.stop->IsSet() && RealNow() < until &&
+         !channel->WaitForConnected(absl::ToChronoTime(RealNow() + kLook))) {
+  }
   return (stubs_[address] = v1::WeightsService::NewStub(channel)).get();
 }
 

@@ -42,7 +42,8 @@ namespace {
 
 constexpr int kPort = 7000;
 constexpr absl::Duration kReady = absl::Seconds(60);
-constexpr absl::Duration kLead = absl::Seconds(3);  // for the receivers to start
+// For the receivers to start, on a busy machine too.
+constexpr absl::Duration kLead = absl::Seconds(4), kLeadOfOne = absl::Seconds(1);
 
 // Serves version 1 until it is stopped: `source ADDRESS BYTES`.
 int Source(const std::string& address, uint64_t bytes) {
@@ -207,7 +208,7 @@ bool Measure(const Settings& settings, int receivers) {
     return false;
   }
   const double bound = static_cast<double>(settings.bytes) * 8 / (settings.mbit * 1e6);
-  const absl::Time start = RealNow() + kLead;
+  const absl::Time start = RealNow() + kLead + receivers * kLeadOfOne;
   std::vector<std::unique_ptr<Subprocess>> workers;
   for (int i = 1; i <= receivers; ++i) {
     workers.push_back(Start(settings, i,
