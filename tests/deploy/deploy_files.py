@@ -70,7 +70,7 @@ def crescendo_services(document):
     return found
 
 
-def run(*command, timeout=60):
+def run(*command, timeout=300):
     """Exit status and output of a program."""
     done = subprocess.run([str(c) for c in command], cwd=ROOT, text=True, timeout=timeout,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
