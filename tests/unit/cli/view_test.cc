@@ -133,10 +133,11 @@ TEST_CASE("the curves' files grow with the run, and are written anew when it is 
   const auto lines = [&] { return *dir.files->ReadFile(dir / "metrics.jsonl", 1 << 20); };
   const auto events = [&] { return *dir.files->ReadFile(events_path, 1 << 20); };
   RunPicture run = Picture();
+  const absl::Time begin = now - absl::Seconds(run.status.elapsed_seconds());
   REQUIRE(curves.Update(run, now).ok());
   CHECK(lines() == MetricsJsonLines(run));
   const std::string begun = events();
-  CHECK(begun == TensorBoardEvents(lines(), now));
+  CHECK(begun == TensorBoardEvents(lines(), begin));
 
   // A reader that follows the files sees the same files become longer.
   const int reader = open(events_path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -144,7 +145,7 @@ TEST_CASE("the curves' files grow with the run, and are written anew when it is 
   run.steps[3] = Step(3, 1, .6, .1, 28);
   REQUIRE(curves.Update(run, now + absl::Seconds(9)).ok());
   CHECK(lines() == MetricsJsonLines(run));
-  CHECK(events() == TensorBoardEvents(lines(), now));
+  CHECK(events() == TensorBoardEvents(lines(), begin));
   CHECK(lseek(reader, 0, SEEK_END) == static_cast<off_t>(events().size()));
   CHECK(events().size() > begun.size());
   close(reader);
@@ -153,7 +154,7 @@ TEST_CASE("the curves' files grow with the run, and are written anew when it is 
   run.steps[2] = Step(2, 1, .4, .2, 31);
   REQUIRE(curves.Update(run, now + absl::Seconds(12)).ok());
   CHECK(lines() == MetricsJsonLines(run));
-  CHECK(events() == TensorBoardEvents(lines(), now));
+  CHECK(events() == TensorBoardEvents(lines(), begin));
 }
 
 TEST_CASE("each set is told with its base, its end, its variants and what was published for it") {
