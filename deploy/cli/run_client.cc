@@ -36,7 +36,7 @@ absl::Status RunClient::Connect() {
 
 absl::Status RunClient::FetchStatus(absl::Duration timeout, RunPicture* picture) {
   v1::RunStatus status;
-  const absl::Status called =
+  absl::Status called =
       Call(timeout, absl::StrCat("the coordinator at ", address_, " for the status"),
            [&](grpc::ClientContext* context) {
              return stub_->GetStatus(context, v1::GetStatusRequest(), &status);
