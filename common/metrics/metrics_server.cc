@@ -1,9 +1,7 @@
 #include "common/metrics/metrics_server.h"
 
-#include <netdb.h>
 #include <prometheus/exposer.h>
 #include <prometheus/text_serializer.h>
-#include <sys/socket.h>
 
 #include <exception>
 #include <thread>
@@ -24,22 +22,6 @@ constexpr int kThreads = 2;
 constexpr int kRequestTimeoutMs = 5000;
 constexpr int kRequestBytesMax = 8192;
 constexpr absl::Duration kKnockEvery = absl::Milliseconds(5);
-
-// Connects to a listener at `address` and goes away again.
-void Knock(const Address& address) {
-  addrinfo hints = {};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  if (getaddrinfo(address.host.c_str(), absl::StrCat(address.port).c_str(), &hints, &found) != 0) {
-    return;
-  }
-  for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
-    const OwnedSocket socket(::socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC, 0));
-    (void)connect(socket.fd(), at->ai_addr, at->ai_addrlen);
-  }
-  freeaddrinfo(found);
-}
 
 }  // namespace
 

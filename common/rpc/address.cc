@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <memory>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -17,6 +18,18 @@
 
 namespace crescendo {
 namespace {
+
+using AddressList = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
+
+// The name's addresses; null with getaddrinfo's code in `failed` when it has none.
+AddressList Resolve(const Address& address, int flags, int* failed) {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = flags;
+  addrinfo* found = nullptr;
+  *failed = getaddrinfo(address.host.c_str(), absl::StrCat(address.port).c_str(), &hints, &found);
+  return AddressList(found, &freeaddrinfo);
+}
 
 absl::Status ListenError(int error, absl::string_view address, absl::string_view who) {
   const std::string start = absl::StrCat(who, ": cannot listen on ", address, ": ");
@@ -94,19 +107,15 @@ OwnedSocket::~OwnedSocket() {
 absl::StatusOr<OwnedSocket> ListenOn(absl::string_view address, absl::string_view who,
                                      int backlog) {
   ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address));
-  addrinfo hints = {};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
-  addrinfo* found = nullptr;
-  const int failed =
-      getaddrinfo(parsed.host.c_str(), absl::StrCat(parsed.port).c_str(), &hints, &found);
+  int failed = 0;
+  const AddressList found = Resolve(parsed, AI_PASSIVE, &failed);
   if (failed != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat(who, ": cannot listen on ", address, ": ", gai_strerror(failed)));
   }
   int error = 0;
   OwnedSocket socket(-1);
-  for (const addrinfo* item = found; item != nullptr; item = item->ai_next) {
+  for (const addrinfo* item = found.get(); item != nullptr; item = item->ai_next) {
     socket = OwnedSocket(::socket(item->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     error = socket.fd() < 0 ? errno : 0;
     if (error != 0) continue;
@@ -119,9 +128,18 @@ absl::StatusOr<OwnedSocket> ListenOn(absl::string_view address, absl::string_vie
     }
     if (error == 0) break;
   }
-  freeaddrinfo(found);
   if (error != 0) return ListenError(error, address, who);
   return socket;
+}
+
+void Knock(const Address& address) {
+  int failed = 0;
+  const AddressList found = Resolve(address, 0, &failed);
+  if (failed != 0) return;
+  for (const addrinfo* item = found.get(); item != nullptr; item = item->ai_next) {
+    const OwnedSocket socket(::socket(item->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    (void)connect(socket.fd(), item->ai_addr, item->ai_addrlen);
+  }
 }
 
 absl::StatusOr<int> PortOf(const OwnedSocket& socket) {

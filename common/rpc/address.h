@@ -54,6 +54,9 @@ class OwnedSocket {
 // A non-blocking socket on which `who` listens at `address`: the first one of the name's addresses
 // that can be had. Errors as of CheckCanListen.
 absl::StatusOr<OwnedSocket> ListenOn(absl::string_view address, absl::string_view who, int backlog);
+// Connects to whoever listens at `address`, on each of the name's addresses, and goes away again:
+// its poll returns. Whether somebody does is not told.
+void Knock(const Address& address);
 // The port that it was bound to.
 absl::StatusOr<int> PortOf(const OwnedSocket& socket);
 

@@ -161,10 +161,9 @@ absl::StatusOr<v1::WeightsService::Stub*> WeightsClient::StubOf(const std::strin
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel,
                    MakeChannel(address, "weight source", context_.peers.transport,
                                {Role::kLearner, Role::kRollout}));
-  const absl::Time until = RealNow() + kConnect;
-  while (!context_.stop->IsSet() && RealNow() < until &&
-         !channel->WaitForConnected(absl::ToChronoTime(RealNow() + kLook))) {
-  }
+  // Whether it came about, the call itself tells.
+  (void)AwaitConnected(*channel, "weight source", address, kConnect,
+                       [this] { return context_.stop->IsSet(); });
   return (stubs_[address] = v1::WeightsService::NewStub(channel)).get();
 }
 
