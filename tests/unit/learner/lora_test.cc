@@ -14,25 +14,17 @@
 #include "common/model/log_prob.h"
 #include "common/model/packed_attention.h"
 #include "tests/support/temp_dir.h"
+#include "tests/unit/learner/tiny_policy.h"
 
 namespace crescendo {
 namespace {
 
 ModelConfig SmallConfig() {
-  ModelConfig config;
-  config.architecture = Architecture::kQwen2;
+  ModelConfig config = TinyConfig();
   config.vocab_size = 31;
   config.hidden_size = 32;
-  config.layers = 2;
-  config.query_heads = 4;
-  config.kv_heads = 2;
   config.head_dim = 8;
   config.mlp_size = 48;
-  config.rope_theta = 100;
-  config.qkv_bias = true;
-  config.max_positions = 64;
-  config.bos_token_id = 1;
-  config.eos_token_ids = {2};
   return config;
 }
 

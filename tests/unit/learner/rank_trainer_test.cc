@@ -27,6 +27,7 @@
 #include "services/learner/torch_trainer.h"
 #include "tests/support/rank_processes.h"
 #include "tests/support/temp_dir.h"
+#include "tests/unit/learner/tiny_policy.h"
 
 namespace crescendo {
 namespace {
@@ -39,23 +40,11 @@ std::string Env(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-void SaveTinyPolicy(FileSystem& files, const std::string& folder, int layers = 2,
-                    bool tie_embeddings = false) {
-  ModelConfig config;
-  config.architecture = Architecture::kQwen2;
-  config.vocab_size = 19;
-  config.hidden_size = 16;
+void SaveFreshPolicy(FileSystem& files, const std::string& folder, int layers = 2,
+                     bool tie_embeddings = false) {
+  ModelConfig config = TinyConfig();
   config.layers = layers;
   config.tie_embeddings = tie_embeddings;
-  config.query_heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 4;
-  config.mlp_size = 24;
-  config.rope_theta = 100;
-  config.qkv_bias = true;
-  config.max_positions = 64;
-  config.bos_token_id = 1;
-  config.eos_token_ids = {2};
   auto model = PolicyModel::Init(config, 5);
   REQUIRE(model.ok());
   REQUIRE((*model)->Save(files, folder).ok());
@@ -315,7 +304,7 @@ void RunAlone(const std::string& dtype, int from, int to, const std::string& fol
 TEST_CASE("1, 2 and 4 processes train the same curve and weights") {
   for (const std::string dtype : {"float32", "bfloat16"}) {
     TempDir alone;
-    SaveTinyPolicy(*alone.files, alone.path() + "/base");
+    SaveFreshPolicy(*alone.files, alone.path() + "/base");
     RunAlone(dtype, 0, kSteps, alone.path());
     const Outcome expected = ReadOutcome(alone.path());
     REQUIRE(expected.curve.size() == kSteps);
@@ -325,7 +314,7 @@ TEST_CASE("1, 2 and 4 processes train the same curve and weights") {
     for (const auto& [size, stage] : cases) {
       INFO(dtype << ", " << size << " processes, stage " << stage);
       TempDir dir;
-      SaveTinyPolicy(*dir.files, dir.path() + "/base");
+      SaveFreshPolicy(*dir.files, dir.path() + "/base");
       RunRanks(size, absl::StrCat("train ", dtype, " ", stage, " 0 ", kSteps, " plain"),
                dir.path());
       if (dtype == "float32") {
@@ -339,8 +328,8 @@ TEST_CASE("1, 2 and 4 processes train the same curve and weights") {
 
 TEST_CASE("A run goes from 1 process to 2 and back to 1") {
   TempDir straight, moved;
-  SaveTinyPolicy(*straight.files, straight.path() + "/base");
-  SaveTinyPolicy(*moved.files, moved.path() + "/base");
+  SaveFreshPolicy(*straight.files, straight.path() + "/base");
+  SaveFreshPolicy(*moved.files, moved.path() + "/base");
   RunAlone("float32", 0, kSteps, straight.path());
   RunAlone("float32", 0, 1, moved.path());
   RunRanks(2, "train float32 2 1 3 plain", moved.path());
@@ -361,7 +350,7 @@ TEST_CASE("Weights that are shared out: every objective's passes, and memory tha
        {Case{false, 2, 0.51, 0.77}, {false, 4, 0.26, 0.52}, {true, 2, 0.51, 0.77}}) {
     TempDir alone, ranks;
     for (const TempDir* dir : {&alone, &ranks}) {
-      SaveTinyPolicy(*dir->files, dir->path() + "/base", /*layers=*/8, c.tied);
+      SaveFreshPolicy(*dir->files, dir->path() + "/base", /*layers=*/8, c.tied);
     }
     RunAlone("float32", 0, 3, alone.path(), "sequence");
     RunRanks(c.size, "train float32 3 0 3 sequence", ranks.path());
@@ -377,8 +366,8 @@ TEST_CASE("Weights that are shared out: every objective's passes, and memory tha
 
 TEST_CASE("Adapters: 2 processes train the curve and weights of 1") {
   TempDir alone, ranks;
-  SaveTinyPolicy(*alone.files, alone.path() + "/base");
-  SaveTinyPolicy(*ranks.files, ranks.path() + "/base");
+  SaveFreshPolicy(*alone.files, alone.path() + "/base");
+  SaveFreshPolicy(*ranks.files, ranks.path() + "/base");
   RunAlone("float32", 0, 4, alone.path(), "lora");
   RunRanks(2, "train float32 2 0 2 lora", ranks.path());
   RunRanks(2, "train float32 1 2 4 lora", ranks.path());
@@ -392,8 +381,8 @@ TEST_CASE("Adapters: 2 processes train the curve and weights of 1") {
 
 TEST_CASE("The same number of processes gives the same bits, also over a restart") {
   TempDir straight, restarted;
-  SaveTinyPolicy(*straight.files, straight.path() + "/base");
-  SaveTinyPolicy(*restarted.files, restarted.path() + "/base");
+  SaveFreshPolicy(*straight.files, straight.path() + "/base");
+  SaveFreshPolicy(*restarted.files, restarted.path() + "/base");
   RunRanks(2, "train float32 1 0 4 plain", straight.path());
   RunRanks(2, "train float32 1 0 2 plain", restarted.path());
   RunRanks(2, "train float32 1 2 4 plain", restarted.path());
@@ -403,8 +392,8 @@ TEST_CASE("The same number of processes gives the same bits, also over a restart
 TEST_CASE("A stop in the middle of a step leaves all ranks as they were") {
   for (const int stage : {1, 3}) {
     TempDir straight, stopped;
-    SaveTinyPolicy(*straight.files, straight.path() + "/base");
-    SaveTinyPolicy(*stopped.files, stopped.path() + "/base");
+    SaveFreshPolicy(*straight.files, straight.path() + "/base");
+    SaveFreshPolicy(*stopped.files, stopped.path() + "/base");
     RunRanks(2, absl::StrCat("train float32 ", stage, " 0 2 plain"), straight.path());
     RunRanks(2, absl::StrCat("stop ", stage), stopped.path());
     INFO("stage " << stage);
@@ -415,7 +404,7 @@ TEST_CASE("A stop in the middle of a step leaves all ranks as they were") {
 TEST_CASE("A rank that dies in a step ends all of them, by name") {
   for (const int stage : {1, 3}) {
     TempDir dir;
-    SaveTinyPolicy(*dir.files, dir.path() + "/base");
+    SaveFreshPolicy(*dir.files, dir.path() + "/base");
     RankProcesses processes =
         StartRanks(3, "rank process", absl::StrCat("die ", stage), dir.path());
     processes.Join({0, 9, 0}, kEnd);

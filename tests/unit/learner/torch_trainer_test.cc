@@ -16,6 +16,7 @@
 #include "catch2/catch.hpp"
 #include "common/base/rng.h"
 #include "services/learner/packed_forward.h"
+#include "tests/support/step_clock.h"
 #include "tests/support/temp_dir.h"
 #include "tests/unit/learner/tiny_policy.h"
 
@@ -288,12 +289,7 @@ TEST_CASE("Warm-up scales the plan's rate, and an empty mini-batch is an update 
 }
 
 TEST_CASE("A step says how long its phases took, and nothing without a clock") {
-  class StepClock : public Clock {
-   public:
-    absl::Time Now() override { return now += absl::Seconds(1); }
-    void SleepFor(absl::Duration) override {}
-    absl::Time now = absl::UnixEpoch();
-  } clock;
+  StepClock clock;
   TempDir dir;
   SaveTinyPolicy(dir);
   TorchTrainerOptions options;

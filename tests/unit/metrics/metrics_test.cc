@@ -23,6 +23,7 @@
 #include "common/metrics/reward_metrics.h"
 #include "common/metrics/rollout_metrics.h"
 #include "common/rpc/address.h"
+#include "tests/support/step_clock.h"
 #include "tests/support/temp_dir.h"
 
 namespace crescendo {
@@ -160,12 +161,7 @@ TEST_CASE("Prometheus's own linter has nothing to say about the metrics") {
 }
 
 TEST_CASE("moments of groups are kept in order, the oldest go first, and the time between counts") {
-  class StepClock : public Clock {
-   public:
-    absl::Time Now() override { return now += absl::Seconds(1); }
-    void SleepFor(absl::Duration) override {}
-    absl::Time now = absl::UnixEpoch();
-  } clock;
+  StepClock clock;
   prometheus::Registry registry;
   LifeTrace trace(&clock, registry, "rollout", LifeStagesOf("rollout"));
   trace.Note({.kind = LifeEvent::kLeased, .group = 7});                   // 1 s
