@@ -139,7 +139,8 @@ ConfigFields SecurityFields(SecuritySection& s) {
       {Text("directory", &s.directory, TextForm::kPath), Text("ca", &s.ca, TextForm::kPath),
        Text("certificate", &s.certificate, TextForm::kPath), Text("key", &s.key, TextForm::kPath),
        Text("token", &s.token, TextForm::kPath), Text("tokens", &s.tokens, TextForm::kPath),
-       Flag("metrics_plain_text", &s.metrics_plain_text)}};
+       Flag("metrics_plain_text", &s.metrics_plain_text),
+       Flag("page_plain_text", &s.page_plain_text)}};
 }
 
 ConfigFields LogFields(LogSection& l) {

@@ -266,6 +266,7 @@ struct SecuritySection {
   std::string token;        // file: this process sends its first line with every call
   std::string tokens;       // folder of the ROLE.token files whose lines are accepted
   bool metrics_plain_text = false;  // the metrics port off the loopback in plain text
+  bool page_plain_text = false;     // coordinator.page too: whoever reaches it reads the samples
 };
 
 // [log]: on standard error

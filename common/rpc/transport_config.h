@@ -19,6 +19,11 @@ inline bool MetricsInTheOpen(const RunConfig& config) {
   return config.network.insecure || config.security.metrics_plain_text;
 }
 
+// Whether the run's page may be, for the same reason.
+inline bool PageInTheOpen(const RunConfig& config) {
+  return config.network.insecure || config.security.page_plain_text;
+}
+
 // TLS where [security] names files; plain text otherwise. Errors as of MakeTlsTransport, and
 // InvalidArgument for half of a certificate.
 absl::StatusOr<Transport> MakeTransport(const SecuritySection& security, bool insecure, Role role,
