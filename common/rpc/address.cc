@@ -156,23 +156,30 @@ absl::Status CheckCanListen(absl::string_view address, absl::string_view who) {
   return ListenOn(address, who, /*backlog=*/1).status();
 }
 
-absl::StatusOr<std::vector<int>> FreeLoopbackPorts(int count) {
-  std::vector<OwnedSocket> held;  // held until all are found, so that no port is given twice
-  std::vector<int> ports;
+absl::StatusOr<ReservedPorts> ReserveLoopbackPorts(int count) {
+  ReservedPorts reserved;  // all are held until the last is found, so that no port is given twice
   for (int i = 0; i < count; ++i) {
-    held.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    OwnedSocket socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const int on = 1;
     sockaddr_in address = {};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t bytes = sizeof(address);
-    auto* generic = reinterpret_cast<sockaddr*>(&address);
-    if (held.back().fd() < 0 || bind(held.back().fd(), generic, bytes) != 0 ||
-        getsockname(held.back().fd(), generic, &bytes) != 0) {
+    if (socket.fd() < 0 ||
+        bind(socket.fd(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
       return ListenError(errno, "127.0.0.1:0", "looking for a free port");
     }
-    ports.push_back(ntohs(address.sin_port));
+    // After the port is chosen: among sockets that share, the system would choose one of another.
+    setsockopt(socket.fd(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    ASSIGN_OR_RETURN(const int port, PortOf(socket));
+    reserved.ports.push_back(port);
+    reserved.sockets.push_back(std::move(socket));
   }
-  return ports;
+  return reserved;
+}
+
+absl::StatusOr<std::vector<int>> FreeLoopbackPorts(int count) {
+  ASSIGN_OR_RETURN(ReservedPorts reserved, ReserveLoopbackPorts(count));
+  return std::move(reserved.ports);
 }
 
 }  // namespace crescendo

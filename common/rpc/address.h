@@ -69,6 +69,16 @@ absl::Status CheckCanListen(absl::string_view address, absl::string_view who);
 // is used: its user then gets the error of CheckCanListen.
 absl::StatusOr<std::vector<int>> FreeLoopbackPorts(int count);
 
+// Ports of the loopback for processes that are about to be started: they are bound, and not
+// listened on, for as long as this is there. So the system gives them to nobody as a free port or
+// as the near end of a connection, while a server that asks for one by its number (with
+// SO_REUSEADDR, as ListenOn and gRPC do) gets it, as often as it is started.
+struct ReservedPorts {
+  std::vector<int> ports;
+  std::vector<OwnedSocket> sockets;
+};
+absl::StatusOr<ReservedPorts> ReserveLoopbackPorts(int count);
+
 }  // namespace crescendo
 
 #endif  // CRESCENDO_COMMON_RPC_ADDRESS_H_

@@ -8,6 +8,7 @@
 #include "common/base/status_macros.h"
 #include "common/rpc/transport_config.h"
 #include "deploy/cli/certs_command.h"
+#include "deploy/cli/child_process.h"
 #include "deploy/cli/completion.h"
 #include "deploy/cli/run_report.h"
 #include "deploy/cli/run_watcher.h"
@@ -37,10 +38,16 @@ Ctrl-C stops everything; the same command resumes. Logs: DIR/logs.
 )";
 
 constexpr absl::string_view kTopHelp =
-    R"(crescendo top [RUN FOLDER | --coordinator HOST:PORT [--insecure]] [--plain]
+    R"(crescendo top [RUN FOLDER | --coordinator HOST:PORT [--insecure]] [--plain] [--security.directory=DIR]
 
 The live view of a run that is under way, on this machine or another. Without an address: the run in
-the folder (runs/demo when none is given). --insecure: plain text off the loopback.
+the folder (runs/demo when none is given). Ends with the run; Ctrl-C leaves it, and the run goes on.
+
+  --plain                    log lines instead of the view; so too when the output is no terminal
+  --insecure                 plain text off the loopback
+  --security.directory=DIR   certificates of a run with TLS (operator.pem, operator.key, operator.token)
+
+Exit status: 0 the run is finished, or Ctrl-C; 1 it failed; 2 no coordinator, or none any more.
 )";
 
 constexpr absl::string_view kCompareHelp =
@@ -102,6 +109,9 @@ const std::array<Command, 12> kCommands = {{{"train", kTrainHelp, TrainCommand},
                                             {"compare", kCompareHelp, CompareCommand},
                                             {"data", kDataHelp, DataCommand},
                                             {"eval", kEvalHelp, EvalCommand}}};
+constexpr std::array<ProgramCommand, 3> kProgramCommands = {{{"ask", "crescendo-ask", false},
+                                                             {"export", "crescendo-export", false},
+                                                             {"grade", "crescendo-reward", true}}};
 constexpr const char* kDemoFolder = "runs/demo";
 constexpr int kFoldersTried = 1000;
 constexpr absl::Duration kTopLoop = absl::Milliseconds(100);
@@ -137,13 +147,10 @@ absl::Status ChooseFolder(const CliArguments& arguments, FileSystem& files, RunC
 }
 
 absl::Status ShowPlan(const RunConfig& config, int workers, const TrainingWorld& world) {
-  std::string coordinator;
-  nlohmann::ordered_json addresses;
-  ASSIGN_OR_RETURN(const auto services,
-                   PlanServices(config, workers, world, &coordinator, &addresses));
+  ASSIGN_OR_RETURN(const ServicePlan plan, PlanServices(config, workers, world));
   world.terminal->Line(ToToml(config));
   world.terminal->Line("# would run (ports are chosen anew at a start):");
-  for (const SupervisedService& service : services) {
+  for (const SupervisedService& service : plan.services) {
     world.terminal->Line(
         absl::StrCat("# ", service.name, ": ", absl::StrJoin(service.command, " ")));
   }
@@ -195,6 +202,20 @@ const Command* FindCommand(absl::string_view name) {
   return nullptr;
 }
 
+const ProgramCommand* FindProgramCommand(absl::string_view name) {
+  for (const ProgramCommand& command : kProgramCommands) {
+    if (command.name == name) return &command;
+  }
+  return nullptr;
+}
+
+std::vector<std::string> CommandNames() {
+  std::vector<std::string> names;
+  for (const Command& command : kCommands) names.emplace_back(command.name);
+  for (const ProgramCommand& command : kProgramCommands) names.emplace_back(command.name);
+  return names;
+}
+
 absl::Status TrainCommand(const CliArguments& arguments, const TrainingWorld& world) {
   ASSIGN_OR_RETURN(const std::string recipe, RecipeOf(arguments));
   ASSIGN_OR_RETURN(RunConfig config, LoadRunConfig(*world.files, recipe, arguments.overrides));
@@ -241,7 +262,12 @@ absl::Status TopCommand(const CliArguments& arguments, const TrainingWorld& worl
     if (status.ok()) last_answer = now;
     const bool never = watcher.picture().status.run_id().empty();
     if (now - last_answer > (never ? kTopPatience : kTopGone)) return status;
-    if (watcher.picture().status.state() == "finished") break;
+    const v1::RunStatus& run = watcher.picture().status;
+    if (run.state() == "finished") break;
+    if (run.state() == "failed") {
+      world.terminal->KeepFrame();
+      return absl::AbortedError(absl::StrCat("the run failed: ", run.failure()));
+    }
   }
   world.terminal->KeepFrame();
   return absl::OkStatus();
@@ -252,12 +278,17 @@ absl::Status CompletionCommand(const CliArguments& arguments, const TrainingWorl
     return absl::InvalidArgumentError("expected the shell: crescendo completion bash");
   }
   std::vector<CommandHelp> commands;
-  commands.reserve(std::size(kCommands) + 3);
   for (const Command& command : kCommands) {
     commands.emplace_back(std::string(command.name), std::string(command.help));
   }
-  // Programs of their own, that complete files only.
-  for (const char* other : {"ask", "export", "grade"}) commands.emplace_back(other, "");
+  for (const ProgramCommand& command : kProgramCommands) {
+    std::vector<std::string> line = {JoinPath(world.program_folder, std::string(command.program))};
+    if (command.named) line.emplace_back(command.name);
+    line.emplace_back("--help");
+    // One that is not there completes files only.
+    const absl::StatusOr<std::string> help = RunTool(line, "");
+    commands.emplace_back(std::string(command.name), help.ok() ? *help : "");
+  }
   std::string script = BashCompletion(commands);
   script.pop_back();
   world.terminal->Line(script);

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -23,6 +24,18 @@ struct Command {
 
 // nullptr when there is none of that name.
 const Command* FindCommand(absl::string_view name);
+
+// Commands that are programs of their own, with options of their own.
+struct ProgramCommand {
+  absl::string_view name;
+  absl::string_view program;  // beside this one
+  bool named;                 // the program has several commands and is told which
+};
+// nullptr when there is none of that name.
+const ProgramCommand* FindProgramCommand(absl::string_view name);
+
+// Of all commands, for completion and for who mistyped one.
+std::vector<std::string> CommandNames();
 
 absl::Status TrainCommand(const CliArguments& arguments, const TrainingWorld& world);
 absl::Status StageCommand(const CliArguments& arguments, const TrainingWorld& world);

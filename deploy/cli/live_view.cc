@@ -286,8 +286,9 @@ std::vector<std::string> RenderView(const RunPicture& run, const ViewOptions& op
   if (!run.status.page().empty()) {
     lines.push_back(absl::StrCat("  ", paint.Dim("page      "), " ", run.status.page()));
   }
-  const std::string waits =
-      !run.status.failure().empty() ? run.status.failure() : run.status.awaiting();
+  std::string waits = !run.status.failure().empty() ? run.status.failure() : run.status.awaiting();
+  // A frame is redrawn by its count of lines.
+  std::replace(waits.begin(), waits.end(), '\n', ' ');
   if (!waits.empty())
     lines.push_back(absl::StrCat("  ", paint.Dim("awaiting  "), " ", paint.Yellow(waits)));
   if (!options.notice.empty()) lines.push_back(absl::StrCat("  ", paint.Yellow(options.notice)));

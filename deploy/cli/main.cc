@@ -67,12 +67,9 @@ int Become(const std::string& program, char** argv) {
 }
 
 int Main(int argc, char** argv) {
-  // The reward service's own command, with all of its options.
-  if (argc > 1 && argv[1] == absl::string_view("grade")) return Become("crescendo-reward", argv);
-  for (const char* own : {"ask", "export"}) {
-    if (argc > 1 && argv[1] == absl::string_view(own)) {
-      return Become(absl::StrCat("crescendo-", own), argv + 1);
-    }
+  const ProgramCommand* other = argc > 1 ? FindProgramCommand(argv[1]) : nullptr;
+  if (other != nullptr) {
+    return Become(std::string(other->program), other->named ? argv : argv + 1);
   }
   const absl::StatusOr<CliArguments> arguments =
       ParseArguments(std::vector<std::string>(argv + 1, argv + argc));
@@ -87,9 +84,7 @@ int Main(int argc, char** argv) {
     return arguments->help ? kExitOk : kExitUser;
   }
   if (command == nullptr) {
-    const std::string nearest = Nearest(
-        arguments->command, {"train", "top", "stage", "estimate", "drain", "checkpoint", "grade",
-                             "completion", "ask", "certs", "compare", "data", "eval", "export"});
+    const std::string nearest = Nearest(arguments->command, CommandNames());
     return Fail(absl::InvalidArgumentError(absl::StrCat(
         "unknown command '", arguments->command, "'; ",
         nearest.empty() ? "see --help" : absl::StrCat("did you mean ", nearest, "?"))));

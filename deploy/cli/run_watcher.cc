@@ -34,10 +34,13 @@ absl::Status RunWatcher::Poll(RunClient& client, absl::Time now) {
   absl::Status status = client.Update(kCallTimeout, &picture_);
   if (status.ok()) {
     last_answer_ = now;
+    if (!notice_.empty() && !terminal_->live()) terminal_->Line("the coordinator answers again");
     notice_.clear();
     TellResume();
     TellLines();
   } else if (now - last_answer_ > kSilence) {
+    // A log tells it once.
+    if (notice_.empty() && !terminal_->live()) terminal_->Line(status.message());
     notice_ = std::string(status.message());
   }
   Draw();

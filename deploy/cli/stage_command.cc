@@ -81,6 +81,9 @@ when none is given).
   back      the stage before this one, from the next step that is planned
   go N      stage N, counted from 1
 
+  --insecure                 plain text off the loopback
+  --security.directory=DIR   certificates of a run with TLS (operator.pem, operator.key, operator.token)
+
 What was done is written to the run's journal, its log and its history, as the rules' own decisions are.
 )";
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -24,7 +25,10 @@ namespace crescendo {
 namespace {
 
 constexpr absl::Duration kLoop = absl::Milliseconds(100);
+// The files of the curves are brought up to date this often, and of a long run less often: it takes
+// at most a twentieth of the time.
 constexpr absl::Duration kCurvesEvery = absl::Seconds(2);
+constexpr int kCurvesShare = 20;
 constexpr size_t kReportBytesMax = 64u << 20;
 
 // A lock on the folder: one supervisor at a time. Let go by the system when the process ends.
@@ -121,8 +125,11 @@ class TrainingLoop {
 absl::Status TrainingLoop::WriteCurves() {
   const RunPicture& run = watcher_.picture();
   if (run.steps.empty() && run.evaluations.empty()) return absl::OkStatus();
-  curves_due_ = world_.clock->Now() + kCurvesEvery;
-  return curves_.Update(run, world_.clock->Now());
+  const absl::Time begin = world_.clock->Now();
+  absl::Status status = curves_.Update(run, begin);
+  const absl::Time end = world_.clock->Now();
+  curves_due_ = end + std::max(kCurvesEvery, kCurvesShare * (end - begin));
+  return status;
 }
 
 absl::Status TrainingLoop::Watch(Supervisor& supervisor, RunClient& client) {
@@ -201,20 +208,19 @@ absl::StatusOr<FolderState> InspectFolder(FileSystem& files, const std::string& 
   return enough ? FolderState::kFinished : FolderState::kResumable;
 }
 
-absl::StatusOr<std::vector<SupervisedService>> PlanServices(const RunConfig& config, int workers,
-                                                            const TrainingWorld& world,
-                                                            std::string* coordinator_address,
-                                                            nlohmann::ordered_json* addresses) {
-  ASSIGN_OR_RETURN(const std::vector<int> ports, FreeLoopbackPorts(3 + 3 + 1 + 2 * workers));
+absl::StatusOr<ServicePlan> PlanServices(const RunConfig& config, int workers,
+                                         const TrainingWorld& world) {
+  ServicePlan plan;
+  ASSIGN_OR_RETURN(plan.ports, ReserveLoopbackPorts(3 + 3 + 1 + 2 * workers));
   size_t used = 0;
-  const auto next = [&] { return absl::StrCat("127.0.0.1:", ports[used++]); };
-  *coordinator_address = next();
+  const auto next = [&] { return absl::StrCat("127.0.0.1:", plan.ports.ports[used++]); };
+  plan.coordinator = next();
   const std::string learner = next(), reward = next();
-  const std::vector<std::string> shared = {
-      absl::StrCat("--config=", ConfigFile(config.run.out)),
-      absl::StrCat("--network.coordinator=", *coordinator_address),
-      absl::StrCat("--network.learner=", learner), absl::StrCat("--network.reward=", reward)};
-  std::vector<SupervisedService> services;
+  const std::vector<std::string> shared = {absl::StrCat("--config=", ConfigFile(config.run.out)),
+                                           absl::StrCat("--network.coordinator=", plan.coordinator),
+                                           absl::StrCat("--network.learner=", learner),
+                                           absl::StrCat("--network.reward=", reward)};
+  std::vector<SupervisedService>& services = plan.services;
   const auto add = [&](const std::string& program, const std::string& name, int rank,
                        absl::Duration grace, const std::string& address) {
     services.push_back(Service(world, program, name, shared));
@@ -222,14 +228,14 @@ absl::StatusOr<std::vector<SupervisedService>> PlanServices(const RunConfig& con
     services.back().stop_grace = grace;
     const std::string metrics = next();
     services.back().command.push_back(absl::StrCat("--network.metrics=", metrics));
-    (*addresses)[name] = {{"address", address}, {"metrics", metrics}};
+    plan.addresses[name] = {{"address", address}, {"metrics", metrics}};
   };
   // Workers stop first: they hand back their groups while the others still listen. The coordinator
   // is last. A learner may have a checkpoint to write.
-  add("crescendo-coordinator", "coordinator", 3, absl::Seconds(10), *coordinator_address);
+  add("crescendo-coordinator", "coordinator", 3, absl::Seconds(10), plan.coordinator);
   add("crescendo-reward", "reward", 1, absl::Seconds(5), reward);
   add("crescendo-learner", "learner", 2, absl::Seconds(60), learner);
-  AddRanks(config.learner.ranks, ports[used++], services);
+  AddRanks(config.learner.ranks, plan.ports.ports[used++], services);
   for (int i = 0; i < workers; ++i) {
     const std::string address = next();
     add("crescendo-rollout", absl::StrCat("rollout-", i), 0,
@@ -237,7 +243,7 @@ absl::StatusOr<std::vector<SupervisedService>> PlanServices(const RunConfig& con
     services.back().command.push_back(absl::StrCat("--network.rollout=", address));
     services.back().command.push_back(absl::StrCat("--network.worker_id=rollout-", i));
   }
-  return services;
+  return plan;
 }
 
 absl::StatusOr<nlohmann::ordered_json> Train(const RunConfig& config, int workers,
@@ -247,12 +253,13 @@ absl::StatusOr<nlohmann::ordered_json> Train(const RunConfig& config, int worker
   ASSIGN_OR_RETURN(const auto lock, FolderLock::Take(out));
   const bool fresh = !world.files->Exists(ConfigFile(out));
   RETURN_IF_ERROR(world.files->WriteFile(ConfigFile(out), ToToml(config)));
-  std::string coordinator;
-  nlohmann::ordered_json addresses;
-  ASSIGN_OR_RETURN(auto services, PlanServices(config, workers, world, &coordinator, &addresses));
-  RETURN_IF_ERROR(world.files->WriteFile(AddressesFile(out), addresses.dump(2) + "\n"));
+  // Processes that compute on GPUs take one each, where there are several (common/os/gpu_claim.h).
+  setenv("CRESCENDO_GPU_CLAIMS", JoinPath(out, "gpus").c_str(), /*overwrite=*/0);
+  // Kept until the end: a service that is started again finds its port.
+  ASSIGN_OR_RETURN(ServicePlan plan, PlanServices(config, workers, world));
+  RETURN_IF_ERROR(world.files->WriteFile(AddressesFile(out), plan.addresses.dump(2) + "\n"));
   TrainingLoop loop(config, world, fresh);
-  const absl::Status status = loop.Run(std::move(services), coordinator);
+  const absl::Status status = loop.Run(std::move(plan.services), plan.coordinator);
   (void)world.files->Remove(AddressesFile(out));
   if (absl::IsInvalidArgument(status) && fresh && loop.picture().steps.empty())
     ForgetRun(world, out);

@@ -12,6 +12,7 @@
 #include "common/config/run_config.h"
 #include "common/os/env.h"
 #include "common/os/process.h"
+#include "common/rpc/address.h"
 #include "deploy/cli/run_client.h"
 #include "deploy/cli/supervisor.h"
 #include "deploy/cli/terminal.h"
@@ -39,11 +40,16 @@ enum class FolderState { kNew, kResumable, kFinished, kOther };
 absl::StatusOr<FolderState> InspectFolder(FileSystem& files, const std::string& out,
                                           const RunConfig& config, std::string* difference);
 
-// The processes of the run with their commands, on loopback ports that are free now.
-absl::StatusOr<std::vector<SupervisedService>> PlanServices(const RunConfig& config, int workers,
-                                                            const TrainingWorld& world,
-                                                            std::string* coordinator_address,
-                                                            nlohmann::ordered_json* addresses);
+// The processes of a run with their commands, and the loopback ports that they will listen on,
+// which nobody else is given while the plan is kept.
+struct ServicePlan {
+  std::vector<SupervisedService> services;
+  std::string coordinator;  // its address
+  nlohmann::ordered_json addresses;
+  ReservedPorts ports;
+};
+absl::StatusOr<ServicePlan> PlanServices(const RunConfig& config, int workers,
+                                         const TrainingWorld& world);
 
 // Trains (or goes on training) into config.run.out and writes report.json, metrics.jsonl and
 // report.html there. Cancelled when it was stopped: the run can go on later. InvalidArgument and

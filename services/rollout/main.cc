@@ -22,6 +22,7 @@
 #include "common/metrics/metrics_table.h"
 #include "common/metrics/refused_calls.h"
 #include "common/metrics/rollout_metrics.h"
+#include "common/os/gpu_claim.h"
 #include "common/os/log.h"
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
@@ -90,6 +91,9 @@ absl::Status Serve(const RunConfig& config, FileSystem& files, Clock* clock, Sto
   const std::string worker_id = WorkerId(config);
   const Logger log =
       MakeServiceLog(config.log, "rollout", worker_id, clock).With({{"worker", worker_id}});
+  ASSIGN_OR_RETURN(const std::optional<GpuClaim> gpu,
+                   TakeGpuOfEnvironment(config.rollout.device != "cpu"));
+  if (gpu.has_value()) log.Info("took a GPU", {{"gpu", gpu->gpu()}});
   ASSIGN_OR_RETURN(const Transport transport, MakeTransport(config, Role::kRollout, &files));
   // Before the model is read: a port in use is told at once.
   RETURN_IF_ERROR(CheckCanListen(config.network.rollout, "rollout"));

@@ -5,12 +5,14 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "catch2/catch.hpp"
 #include "common/os/env.h"
+#include "common/os/gpu_claim.h"
 #include "common/os/log.h"
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
@@ -191,6 +193,48 @@ TEST_CASE("the clock goes forward and memory is measured") {
   CHECK(clock->Now() >= first);
   CHECK(ResidentBytes() > 0);
   CHECK(PeakResidentBytes() >= ResidentBytes() / 2);
+}
+
+TEST_CASE("GPUs go to who asks in turn, are shared when there are no more, and come back") {
+  const TempDir dir;
+  const std::string folder = dir / "claims";
+  const auto take = [&] {
+    auto claim = GpuClaim::Take(folder, {"0", "1"});
+    INFO(claim.status().ToString());
+    REQUIRE(claim.ok());
+    return std::move(*claim);
+  };
+  const GpuClaim first = take();
+  auto second = std::make_unique<GpuClaim>(take());
+  const GpuClaim third = take();
+  CHECK(first.gpu() == "0");
+  CHECK(second->gpu() == "1");
+  CHECK(third.gpu() == "0");
+  second = nullptr;  // as when its process ends
+  CHECK(take().gpu() == "1");
+  CHECK(GpuClaim::Take(folder, {}).status().code() == absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_CASE("the GPUs of a process are those that the environment or the devices name") {
+  const TempDir dir;
+  for (const char* name : {"nvidia0", "nvidia3", "nvidiactl"}) {
+    REQUIRE(dir.files->WriteFile(dir / name, "").ok());
+  }
+  unsetenv("CUDA_VISIBLE_DEVICES");
+  CHECK(VisibleGpus(dir.path()) == std::vector<std::string>{"0", "3"});
+  setenv("CUDA_VISIBLE_DEVICES", "2,GPU-1", 1);
+  CHECK(VisibleGpus(dir.path()) == std::vector<std::string>{"2", "GPU-1"});
+  unsetenv("CRESCENDO_GPU_CLAIMS");
+  const auto none = TakeGpuOfEnvironment(true);
+  CHECK((none.ok() && !none->has_value()));
+  setenv("CRESCENDO_GPU_CLAIMS", dir.path().c_str(), 1);
+  CHECK_FALSE(TakeGpuOfEnvironment(false)->has_value());
+  const auto taken = TakeGpuOfEnvironment(true);
+  REQUIRE((taken.ok() && taken->has_value()));
+  CHECK((*taken)->gpu() == "2");
+  CHECK(std::string(std::getenv("CUDA_VISIBLE_DEVICES")) == "2");
+  unsetenv("CUDA_VISIBLE_DEVICES");
+  unsetenv("CRESCENDO_GPU_CLAIMS");
 }
 
 }  // namespace

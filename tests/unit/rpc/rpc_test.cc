@@ -113,6 +113,25 @@ TEST_CASE("addresses are parsed, and the loopback is known in its forms") {
   CHECK(ports->size() == 4);
 }
 
+TEST_CASE("a reserved port is given to nobody but who asks for it by number, again and again") {
+  const auto reserved = ReserveLoopbackPorts(2);
+  REQUIRE(reserved.ok());
+  REQUIRE(reserved->ports.size() == 2);
+  const std::string address = FormatAddress("127.0.0.1", reserved->ports[0]);
+  for (int start = 0; start < 2; ++start) {
+    const auto listening = ListenOn(address, "learner", 1);
+    INFO(listening.status().ToString());
+    REQUIRE(listening.ok());
+    CHECK(CheckCanListen(address, "another").code() == absl::StatusCode::kAlreadyExists);
+    v1::CoordinatorService::Service service;
+    const auto server = RpcServer::Start(
+        {.address = FormatAddress("127.0.0.1", reserved->ports[1]), .who = "coordinator"},
+        {&service});
+    INFO(server.status().ToString());
+    CHECK(server.ok());
+  }
+}
+
 TEST_CASE("a service that is not there is named with its address and the time tried") {
   const std::string address = FormatAddress("127.0.0.1", FreeLoopbackPorts(1)->front());
   auto channel = *MakeChannel(address, "reward service", false);
