@@ -47,6 +47,10 @@ struct PagedTask {
   int32_t padded_head_dim;
   float scale;
   bool fixed_order;  // see PackedTask
+  // The task that this thread will do next, whose keys are brought near; next_context 0: none.
+  const char* next_key_blocks;
+  const int32_t* next_block_table;
+  int64_t next_context;
 };
 
 // One sequence and KV head of a packed pass.

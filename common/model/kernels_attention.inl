@@ -4,13 +4,30 @@
 namespace crescendo::kernels {
 namespace {
 
+// What a product brings near meanwhile, for the next: `bytes` of each stream for each term of its
+// sums. In small portions, because a core has few buffers for lines under way: a burst of
+// prefetches holds up the loads behind it.
+struct Nothing {
+  CRESCENDO_INLINE void Bring(int64_t) const {}
+};
+struct Streams {
+  const char* at[4];
+  int64_t count;
+  int64_t bytes;
+  CRESCENDO_INLINE void Bring(int64_t term) const {
+    for (int64_t j = 0; j < count; ++j) {
+      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at[j] + term * bytes + i, 0, 3);
+    }
+  }
+};
+
 // C[M, V vectors] (+)= A[M, k] B[k, V vectors]; a(m, i) at a[m * a_row + i * a_col]; vector j of
 // B's row i at b[j] + i * ldb. N lanes a vector.
 // `Fixed`: each sum term by term, the same for any M and V.
-template <bool Fixed, int M, int V, int N, typename TB>
+template <bool Fixed, int M, int V, int N, typename TB, typename Ahead>
 __attribute__((noinline)) void Tile(const float* a, int64_t a_row, int64_t a_col,
                                     const TB* const* b, int64_t ldb, int64_t k, float* c,
-                                    int64_t ldc, bool accumulate) {
+                                    int64_t ldc, bool accumulate, const Ahead& ahead) {
   using F = typename VectorOf<N>::F;
   // Few accumulators wait for each other: then the sum goes in parts.
   constexpr int kParts = Fixed || M * V >= 8 ? 1 : M * V >= 4 ? 2 : 4;
@@ -25,6 +42,7 @@ __attribute__((noinline)) void Tile(const float* a, int64_t a_row, int64_t a_col
     }
   }
   const auto add = [&](int64_t i, F(&part)[M][V]) __attribute__((always_inline)) {
+    ahead.Bring(i);
     F row[V];
     for (int j = 0; j < V; ++j) row[j] = Load<N>(columns[j] + i * ldb);
     for (int m = 0; m < M; ++m) {
@@ -51,21 +69,22 @@ constexpr int kRowsMax = kWidth == 16 ? 8 : 4;
 constexpr int kWideRowsMax = kWidth == 16 ? 4 : 2;  // rows with which 4 vectors fit
 
 // All `rows` rows for V vectors of columns.
-template <bool Fixed, int V, int N, typename TB>
+template <bool Fixed, int V, int N, typename TB, typename Ahead>
 CRESCENDO_INLINE void TileColumns(int64_t rows, const float* a, int64_t a_row, int64_t a_col,
                                   const TB* const* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
-                                  bool accumulate) {
+                                  bool accumulate, const Ahead& ahead) {
   constexpr int kMax = V == 4 ? kWideRowsMax : kRowsMax;
   int64_t m = 0;
   for (; m + kMax <= rows; m += kMax) {
-    Tile<Fixed, kMax, V, N>(a + m * a_row, a_row, a_col, b, ldb, k, c + m * ldc, ldc, accumulate);
+    Tile<Fixed, kMax, V, N>(a + m * a_row, a_row, a_col, b, ldb, k, c + m * ldc, ldc, accumulate,
+                           ahead);
   }
   const float* rest = a + m * a_row;
   float* out = c + m * ldc;
 #define CRESCENDO_TILE(M)                                                 \
   case M:                                                                 \
     if constexpr (M < kMax) {                                             \
-      Tile<Fixed, M, V, N>(rest, a_row, a_col, b, ldb, k, out, ldc, accumulate); \
+      Tile<Fixed, M, V, N>(rest, a_row, a_col, b, ldb, k, out, ldc, accumulate, ahead); \
     }                                                                     \
     break;
   switch (rows - m) {
@@ -83,29 +102,30 @@ CRESCENDO_INLINE void TileColumns(int64_t rows, const float* a, int64_t a_row, i
 }
 
 // C[rows, columns] (+)= A[rows, k] B[k, columns]; columns is a multiple of 8.
-template <bool Fixed = false, typename TB>
+template <bool Fixed = false, typename TB, typename Ahead = Nothing>
 void Gemm(int64_t rows, int64_t columns, int64_t k, const float* a, int64_t a_row, int64_t a_col,
-          const TB* b, int64_t ldb, float* c, int64_t ldc, bool accumulate) {
+          const TB* b, int64_t ldb, float* c, int64_t ldc, bool accumulate,
+          const Ahead& ahead = {}) {
   int64_t n = 0;
   const TB* at[4];
   if (rows <= kWideRowsMax) {
     for (; n + 4 * kWidth <= columns; n += 4 * kWidth) {
       for (int j = 0; j < 4; ++j) at[j] = b + n + j * kWidth;
-      TileColumns<Fixed, 4, kWidth>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate);
+      TileColumns<Fixed, 4, kWidth>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate, ahead);
     }
   }
   for (; n + 2 * kWidth <= columns; n += 2 * kWidth) {
     for (int j = 0; j < 2; ++j) at[j] = b + n + j * kWidth;
-    TileColumns<Fixed, 2, kWidth>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate);
+    TileColumns<Fixed, 2, kWidth>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate, ahead);
   }
   for (; n + kWidth <= columns; n += kWidth) {
     at[0] = b + n;
-    TileColumns<Fixed, 1, kWidth>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate);
+    TileColumns<Fixed, 1, kWidth>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate, ahead);
   }
   if constexpr (kWidth == 16) {
     if (n < columns) {
       at[0] = b + n;
-      TileColumns<Fixed, 1, 8>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate);
+      TileColumns<Fixed, 1, 8>(rows, a, a_row, a_col, at, ldb, k, c + n, ldc, accumulate, ahead);
     }
   }
 }
@@ -191,41 +211,38 @@ void PagedScores(const PagedTask& t, const float* q, int64_t rows, int64_t end, 
     return reinterpret_cast<const T*>(t.key_blocks + block * t.key_block_bytes) +
            key % t.block_size;
   };
-  // A decode row is bound by memory: the next keys, and the values that these scores will weigh,
-  // are asked for while these keys are worked on.
-  const auto prefetch = [&](int64_t vector) {
+  // A decode row is bound by memory: the values that these scores will weigh come meanwhile.
+  const auto values = [&](int64_t vector) {
     const int64_t key = vector * kWidth;
-    const int64_t block = t.block_table[key / t.block_size];
-    const char* values = t.value_blocks + block * t.value_block_bytes +
-                         key % t.block_size * t.padded_head_dim * int64_t{sizeof(T)};
-    const int64_t bytes = kWidth * t.padded_head_dim * int64_t{sizeof(T)};
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(values + i, 0, 2);
-    if (vector + 4 >= vectors) return;
-    const char* keys = reinterpret_cast<const char*>(column(vector + 4));
-    const int64_t stride = t.block_size * int64_t{sizeof(T)};
-    for (int64_t d = 0; d < t.head_dim; ++d) __builtin_prefetch(keys + d * stride, 0, 2);
+    return t.value_blocks + t.block_table[key / t.block_size] * t.value_block_bytes +
+           key % t.block_size * t.padded_head_dim * int64_t{sizeof(T)};
   };
+  Streams ahead{{}, 0, kWidth * int64_t{sizeof(T)}};
   const T* at[4];
+  const auto take = [&](int64_t first, int64_t count) {
+    ahead.count = count;
+    for (int64_t j = 0; j < count; ++j) {
+      at[j] = column(first + j);
+      ahead.at[j] = values(first + j);
+    }
+  };
   int64_t n = 0;
   if (rows <= kWideRowsMax) {
     for (; n + 4 <= vectors; n += 4) {
-      for (int j = 0; j < 4; ++j) prefetch(n + j);
-      for (int j = 0; j < 4; ++j) at[j] = column(n + j);
+      take(n, 4);
       TileColumns<Fixed, 4, kWidth>(rows, q, t.head_dim, 1, at, t.block_size, t.head_dim,
-                             scores + n * kWidth, ld, false);
+                                    scores + n * kWidth, ld, false, ahead);
     }
   }
   for (; n + 2 <= vectors; n += 2) {
-    for (int j = 0; j < 2; ++j) prefetch(n + j);
-    for (int j = 0; j < 2; ++j) at[j] = column(n + j);
+    take(n, 2);
     TileColumns<Fixed, 2, kWidth>(rows, q, t.head_dim, 1, at, t.block_size, t.head_dim,
-                           scores + n * kWidth, ld, false);
+                                  scores + n * kWidth, ld, false, ahead);
   }
   if (n < vectors) {
-    prefetch(n);
-    at[0] = column(n);
+    take(n, 1);
     TileColumns<Fixed, 1, kWidth>(rows, q, t.head_dim, 1, at, t.block_size, t.head_dim,
-                           scores + n * kWidth, ld, false);
+                                  scores + n * kWidth, ld, false, ahead);
   }
 }
 
@@ -258,9 +275,15 @@ void PagedRows(const PagedTask& t, float* scratch) {
     for (int64_t start = 0; start < end; start += t.block_size) {
       const int64_t block = t.block_table[start / t.block_size];
       const int64_t count = end - start < t.block_size ? end - start : t.block_size;
+      // Meanwhile come the keys of the task behind this one.
+      Streams ahead{{}, 0, t.head_dim * int64_t{sizeof(T)}};
+      if (start < t.next_context) {
+        ahead.count = 1;
+        ahead.at[0] = t.next_key_blocks + t.next_block_table[start / t.block_size] * t.key_block_bytes;
+      }
       Gemm<Fixed>(rows, t.padded_head_dim, count, scores + start, ld, 1,
                   reinterpret_cast<const T*>(t.value_blocks + block * t.value_block_bytes),
-                  t.padded_head_dim, out, t.padded_head_dim, start > 0);
+                  t.padded_head_dim, out, t.padded_head_dim, start > 0, ahead);
     }
     for (int64_t r = 0; r < rows; ++r) {
       WriteRow(out + r * t.padded_head_dim,

@@ -1,6 +1,14 @@
 #include "common/model/linear.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/model/kernel_dispatch.h"
+#include "common/model/parallel.h"
+#include "common/model/tile_product.h"
 
 namespace crescendo {
 namespace {
@@ -36,6 +44,42 @@ void LinearInto(const at::Tensor& x, const at::Tensor& w_t, const at::Tensor& bi
   if (accumulate) padded_out.narrow(0, 0, rest).copy_(last);
   Product(padded_x, w_t, bias, padded_out, accumulate);
   last.copy_(padded_out.narrow(0, 0, rest));
+}
+
+void TileLinearInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                    at::Tensor& out, bool accumulate) {
+  using kernels::Bf16;
+  const int64_t rows = x.size(0);
+  const int64_t in = x.size(1);
+  kernels::TileProductTask task{};
+  task.x = Data<Bf16>(x);
+  task.x_stride = x.stride(0);
+  task.rows = rows;
+  task.weight = Data<Bf16>(weight);
+  task.in = in;
+  task.bias = bias.defined() ? Data<Bf16>(bias) : nullptr;
+  task.y = Data<Bf16>(out);
+  task.y_stride = out.stride(0);
+  task.accumulate = accumulate;
+  at::Tensor rest;
+  if (const int64_t left = rows % kernels::kTileProductRows; left > 0) {
+    rest = at::zeros({kernels::kTileProductRows, in}, x.options());
+    for (int64_t r = 0; r < left; ++r) {
+      std::memcpy(Data<Bf16>(rest) + r * in, task.x + (rows - left + r) * task.x_stride,
+                  static_cast<size_t>(in) * sizeof(Bf16));
+    }
+    task.x_rest = Data<Bf16>(rest);
+  }
+  // Some parts a thread, so that the threads end together; each reads a stretch of memory.
+  const int threads = at::get_num_threads();
+  const int64_t strips = out.size(1) / kernels::kTileProductColumns;
+  const int64_t parts = std::min<int64_t>(strips, threads > 1 ? threads * 4 : 1);
+  ParallelTasks(threads, parts, [&](int64_t part, int) {
+    const int64_t first = strips * part / parts;
+    const int64_t last = strips * (part + 1) / parts;
+    kernels::TileProduct(task, first * kernels::kTileProductColumns,
+                         last * kernels::kTileProductColumns);
+  });
 }
 
 }  // namespace crescendo

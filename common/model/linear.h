@@ -4,6 +4,9 @@
 // number of rows a row's result depends neither on its place nor on its neighbours
 // (../shared/DESIGN.md).
 //
+// Weights in tile order (tile_product.h) have a product of their own, of which that holds for any
+// number of rows.
+//
 // Thread rule: thread-safe as far as the tensors are.
 #ifndef CRESCENDO_COMMON_MODEL_LINEAR_H_
 #define CRESCENDO_COMMON_MODEL_LINEAR_H_
@@ -22,6 +25,12 @@ inline constexpr int64_t kLinearTileRows = 32;
 // what LibTorch throws. No gradients: call it under NoGradGuard or inside an autograd function.
 void LinearInto(const at::Tensor& x, const at::Tensor& w_t, const at::Tensor& bias, at::Tensor& out,
                 bool accumulate, bool deterministic);
+
+// The same for a bf16 weight [out, in] in tile order, out a multiple of
+// kernels::kTileProductColumns; x and out with strides of their own. Requires
+// kernels::TileProductUsable().
+void TileLinearInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                    at::Tensor& out, bool accumulate);
 
 }  // namespace crescendo
 

@@ -14,6 +14,12 @@
 #include "common/model/parallel.h"
 
 namespace crescendo {
+namespace {
+
+// So many parts of the work for each thread: enough that they end together.
+constexpr int kPartsOfThread = 8;
+
+}  // namespace
 
 PagedAttention::PagedAttention(PagedKvCache* cache, int query_heads, bool deterministic)
     : cache_(cache), query_heads_(query_heads), deterministic_(deterministic) {}
@@ -69,6 +75,72 @@ absl::Status PagedAttention::SetBatch(absl::Span<const PagedSequence> sequences)
   return absl::OkStatus();
 }
 
+template <typename T>
+void PagedAttention::AttendParts(int layer, const at::Tensor& q, const at::Tensor& k,
+                                 const at::Tensor& v, int threads, int64_t floats) {
+  const int64_t kv_heads = cache_->kv_heads();
+  kernels::PagedTask base{};
+  base.q_stride = q.stride(0);
+  base.k_stride = k.stride(0);
+  base.v_stride = v.stride(0);
+  base.out_stride = q.size(1) * q.size(2);
+  base.key_block_bytes = cache_->block_keys(0, 1) - cache_->block_keys(0, 0);
+  base.value_block_bytes = cache_->block_values(0, 1) - cache_->block_values(0, 0);
+  base.block_size = cache_->block_size();
+  base.group = query_heads_ / static_cast<int>(kv_heads);
+  base.head_dim = cache_->head_dim();
+  base.padded_head_dim = cache_->padded_head_dim();
+  base.scale = 1.0f / std::sqrt(static_cast<float>(base.head_dim));
+  base.fixed_order = deterministic_;
+  char* const keys = cache_->block_keys(layer, 0);
+  char* const values = cache_->block_values(layer, 0);
+  const int64_t head_keys = base.key_block_bytes / kv_heads;
+  const int64_t head_values = base.value_block_bytes / kv_heads;
+  // A unit of work is a sequence with all its heads, which lie beside each other; one head where
+  // there are few sequences.
+  const auto sequences = static_cast<int64_t>(work_.size());
+  const int64_t heads = sequences >= 2 * threads ? kv_heads : 1;
+  const int64_t units = sequences * (kv_heads / heads);
+  const auto sequence_of = [&](int64_t unit) {
+    return work_[static_cast<size_t>(unit * heads / kv_heads)];
+  };
+  const auto first_head_of = [&](int64_t unit) { return unit * heads % kv_heads; };
+  const int64_t parts = std::min<int64_t>(units, int64_t{threads} * kPartsOfThread);
+  ParallelTasks(threads, parts, [&](int64_t part, int worker) {
+    kernels::PagedTask task = base;
+    for (int64_t unit = part; unit < units; unit += parts) {
+      const int64_t i = sequence_of(unit);
+      const PagedSequence& s = sequences_[static_cast<size_t>(i)];
+      const int64_t row = first_rows_[static_cast<size_t>(i)];
+      task.block_table = s.block_table.data();
+      task.context_before = s.context_before;
+      task.new_tokens = s.new_tokens;
+      const int64_t end = first_head_of(unit) + heads;
+      for (int64_t head = end - heads; head < end; ++head) {
+        const int64_t first_query = head * base.group * base.head_dim;
+        task.q = Data<T>(q) + row * base.q_stride + first_query;
+        task.k = Data<T>(k) + row * base.k_stride + head * base.head_dim;
+        task.v = Data<T>(v) + row * base.v_stride + head * base.head_dim;
+        task.out = Data<T>(output_) + row * base.out_stride + first_query;
+        task.key_blocks = keys + head * head_keys;
+        task.value_blocks = values + head * head_values;
+        const bool inside = head + 1 < end;
+        task.next_context = 0;
+        if (inside || unit + parts < units) {
+          const int64_t next = inside ? i : sequence_of(unit + parts);
+          const PagedSequence& n = sequences_[static_cast<size_t>(next)];
+          task.next_context = n.context_before;
+          task.next_block_table = n.block_table.data();
+          task.next_key_blocks =
+              keys + (inside ? head + 1 : first_head_of(unit + parts)) * head_keys;
+        }
+        kernels::TypedKernels<T>().paged_attention(
+            task, scratch_.template data_ptr<float>() + worker * floats);
+      }
+    }
+  });
+}
+
 at::Tensor PagedAttention::Attend(int layer, const at::Tensor& q, const at::Tensor& k,
                                   const at::Tensor& v) {
   TORCH_CHECK(q.size(0) == tokens_, "paged attention: expected ", tokens_, " tokens, found ",
@@ -78,56 +150,17 @@ at::Tensor PagedAttention::Attend(int layer, const at::Tensor& q, const at::Tens
               "paged attention: q ", q.sizes(), " and k ", k.sizes(), " do not fit the cache's ",
               cache_->kv_heads(), " heads of ", cache_->head_dim(), " ",
               c10::toString(cache_->dtype()));
-  const int group = query_heads_ / cache_->kv_heads();
-  const int64_t width = q.size(1) * q.size(2);
   if (!output_.defined() || output_.size(0) < tokens_) {
-    output_ = at::empty({tokens_, width}, q.options());
+    output_ = at::empty({tokens_, q.size(1) * q.size(2)}, q.options());
   }
   const int threads = at::get_num_threads();
-  const int64_t floats =
-      kernels::PagedScratchFloats(max_context_, group, cache_->head_dim(), cache_->block_size());
+  const int64_t floats = kernels::PagedScratchFloats(
+      max_context_, query_heads_ / cache_->kv_heads(), cache_->head_dim(), cache_->block_size());
   if (!scratch_.defined() || scratch_.numel() < threads * floats) {
     scratch_ = at::empty({threads * floats * 5 / 4}, at::kFloat);
   }
-  const int64_t kv_heads = cache_->kv_heads();
-  DispatchDtype(q.scalar_type(), [&](auto type) {
-    using T = decltype(type);
-    kernels::PagedTask base{};
-    base.q_stride = q.stride(0);
-    base.k_stride = k.stride(0);
-    base.v_stride = v.stride(0);
-    base.out_stride = width;
-    base.key_block_bytes = cache_->block_keys(0, 1) - cache_->block_keys(0, 0);
-    base.value_block_bytes = cache_->block_values(0, 1) - cache_->block_values(0, 0);
-    base.block_size = cache_->block_size();
-    base.group = group;
-    base.head_dim = cache_->head_dim();
-    base.padded_head_dim = cache_->padded_head_dim();
-    base.scale = 1.0f / std::sqrt(static_cast<float>(base.head_dim));
-    base.fixed_order = deterministic_;
-    char* keys = cache_->block_keys(layer, 0);
-    char* values = cache_->block_values(layer, 0);
-    float* scratch = scratch_.data_ptr<float>();
-    const auto attend = kernels::TypedKernels<T>().paged_attention;
-    ParallelTasks(threads, static_cast<int64_t>(work_.size()) * kv_heads,
-                  [&, base](int64_t index, int worker) {
-                    kernels::PagedTask task = base;
-                    const int64_t i = work_[static_cast<size_t>(index / kv_heads)];
-                    const int64_t head = index % kv_heads;
-                    const PagedSequence& s = sequences_[static_cast<size_t>(i)];
-                    const int64_t row = first_rows_[static_cast<size_t>(i)];
-                    task.q = Data<T>(q) + row * q.stride(0) + head * group * base.head_dim;
-                    task.k = Data<T>(k) + row * k.stride(0) + head * base.head_dim;
-                    task.v = Data<T>(v) + row * v.stride(0) + head * base.head_dim;
-                    task.out = Data<T>(output_) + row * width + head * group * base.head_dim;
-                    task.key_blocks = keys + head * (base.key_block_bytes / kv_heads);
-                    task.value_blocks = values + head * (base.value_block_bytes / kv_heads);
-                    task.block_table = s.block_table.data();
-                    task.context_before = s.context_before;
-                    task.new_tokens = s.new_tokens;
-                    attend(task, scratch + worker * floats);
-                  });
-  });
+  DispatchDtype(q.scalar_type(),
+                [&](auto type) { AttendParts<decltype(type)>(layer, q, k, v, threads, floats); });
   return output_.size(0) == tokens_ ? output_ : output_.narrow(0, 0, tokens_);
 }
 

@@ -48,6 +48,11 @@ class PagedAttention : public AttentionContext {
   const std::vector<int64_t>& last_rows() const { return last_rows_; }
 
  private:
+  // `floats` of scratch_ for each thread.
+  template <typename T>
+  void AttendParts(int layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                   int threads, int64_t floats);
+
   PagedKvCache* cache_;
   int query_heads_;
   bool deterministic_;
@@ -56,7 +61,7 @@ class PagedAttention : public AttentionContext {
   std::vector<PagedSequence> sequences_;
   std::vector<int64_t> first_rows_;
   std::vector<int64_t> last_rows_;
-  std::vector<int64_t> work_;  // bounds of the threads' shares
+  std::vector<int64_t> work_;  // indices of sequences_, the most work first
   at::Tensor output_;
   at::Tensor scratch_;
 };

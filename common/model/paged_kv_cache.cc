@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/model/torch_guard.h"
+#include "common/os/huge_pages.h"
 
 namespace crescendo {
 namespace {
@@ -58,6 +59,9 @@ absl::StatusOr<std::unique_ptr<PagedKvCache>> PagedKvCache::Create(const ModelCo
             {config.layers, blocks, config.kv_heads, config.head_dim, block_size}, options);
         cache->values_ = at::empty(
             {config.layers, blocks, config.kv_heads, block_size, cache->padded_head_dim_}, options);
+        for (const at::Tensor* t : {&cache->keys_, &cache->values_}) {
+          AskForHugePages(t->data_ptr(), t->nbytes());
+        }
       }));
   return cache;
 }
