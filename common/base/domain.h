@@ -54,6 +54,7 @@ struct GroupLease {
   int attempt = 0;
   int64_t pinned_version = -1;
   int64_t min_version = -1;
+  uint64_t key = 0;  // lease_key.h
 };
 
 // Run lengths of policy versions over consecutive tokens.
@@ -82,6 +83,7 @@ struct SampleClose {
 struct SampleChunk {
   GroupId group;
   LeaseId lease;
+  uint64_t lease_key = 0;  // as the lease has it
   uint32_t sample = 0;
   bool has_header = false;
   GroupHeader header;

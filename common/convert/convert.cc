@@ -113,6 +113,7 @@ v1::LeasedGroup ToProto(const GroupLease& lease) {
   to.set_attempt(static_cast<uint32_t>(lease.attempt));
   to.set_pinned_version(lease.pinned_version);
   to.set_min_version(lease.min_version);
+  to.set_lease_key(lease.key);
   return to;
 }
 
@@ -141,6 +142,7 @@ absl::StatusOr<GroupLease> FromProto(const v1::LeasedGroup& from) {
   to.attempt = static_cast<int>(from.attempt());
   to.pinned_version = from.pinned_version();
   to.min_version = from.min_version();
+  to.key = from.lease_key();
   return to;
 }
 

@@ -95,6 +95,7 @@ v1::SampleChunk ToProto(const SampleChunk& chunk) {
   v1::SampleChunk to;
   to.set_group_id(chunk.group.value());
   to.set_lease_id(chunk.lease.value());
+  to.set_lease_key(chunk.lease_key);
   to.set_sample(chunk.sample);
   if (chunk.has_header) {
     v1::GroupHeader* header = to.mutable_header();
@@ -125,6 +126,7 @@ absl::StatusOr<SampleChunk> FromProto(const v1::SampleChunk& from) {
   SampleChunk to;
   to.group = GroupId(from.group_id());
   to.lease = LeaseId(from.lease_id());
+  to.lease_key = from.lease_key();
   to.sample = from.sample();
   to.offset = from.offset();
   RETURN_IF_ERROR(TokensFromProto(from, limits::kChunkTokensMax, to));

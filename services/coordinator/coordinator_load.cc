@@ -116,7 +116,8 @@ absl::StatusOr<std::unique_ptr<CoordinatorState>> CoordinatorState::Create(
 }
 
 void CoordinatorState::StartRun() {
-  run_ = RunRow{options_.run_id, options_.seed, options_.config_digest, options_.config};
+  run_ = RunRow{options_.run_id, options_.seed, options_.config_digest, options_.config,
+                options_.lease_secret};
   Record(run_);
   Record(StageRow{});
   stages_.emplace_back();

@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "common/base/domain.h"
+#include "common/base/lease_key.h"
 #include "services/coordinator/cost_meter.h"
 #include "services/coordinator/curriculum.h"
 
@@ -50,6 +51,7 @@ struct CoordinatorOptions {
   uint64_t seed = 1;
   std::string config_digest;  // of coordinator and learner alike
   std::string config;         // as text, kept in the journal
+  LeaseSecret lease_secret;   // of a new run; a run that goes on has its own
   int64_t steps = 0;          // of the whole run
   int max_staleness = 0;
   std::vector<StageOptions> stages;  // not empty

@@ -195,6 +195,8 @@ grpc::ServerUnaryReactor* CoordinatorServiceImpl::AttachLearner(
     response->set_run_id(state.run_id());
     response->set_run_seed(state.seed());
     response->set_steps_rolled_back(rolled_back);
+    response->set_lease_secret_low(state.lease_secret().low);
+    response->set_lease_secret_high(state.lease_secret().high);
     return absl::OkStatus();
   });
 }

@@ -89,6 +89,7 @@ GroupLease CoordinatorState::GrantLease(Group& group, Worker& worker, absl::Time
   GroupLease lease;
   lease.lease = row.lease;
   lease.group = row.group;
+  lease.key = LeaseKey(run_.lease_secret, row.lease, row.group);
   lease.seed = options_.seed;
   lease.attempt = row.attempts++;
   ++counters_.leases_granted;

@@ -206,6 +206,8 @@ class CoordinatorState {
   int64_t trained() const { return scalars_.trained; }
   const std::string& run_id() const { return run_.run_id; }
   uint64_t seed() const { return options_.seed; }
+  // For the learner and nobody else.
+  const LeaseSecret& lease_secret() const { return run_.lease_secret; }
   const CoordinatorCounters& counters() const { return counters_; }
 
   // A group that has not ended; nullopt for any other. The problem lives as long as the state.

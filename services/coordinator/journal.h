@@ -26,6 +26,7 @@
 #include "absl/types/span.h"
 #include "common/base/domain.h"
 #include "common/base/ids.h"
+#include "common/base/lease_key.h"
 #include "common/base/limits.h"
 
 namespace crescendo {
@@ -37,6 +38,7 @@ struct RunRow {
   uint64_t seed = 0;
   std::string config_digest;
   std::string config;
+  LeaseSecret lease_secret;
 };
 
 // The single values of a run.

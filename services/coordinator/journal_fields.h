@@ -41,6 +41,8 @@ void Fields(RunRow& row, F&& f) {
   f("seed", row.seed);
   f("config_digest", row.config_digest);
   f("config", row.config);
+  f("lease_secret_low", row.lease_secret.low);
+  f("lease_secret_high", row.lease_secret.high);
 }
 template <typename F>
 void Fields(ScalarsRow& row, F&& f) {

@@ -3,6 +3,7 @@
 //   crescendo-coordinator --config FILE [--section.key=value ...] [--dry-run]
 #include <iostream>
 #include <memory>
+#include <random>
 #include <string>
 #include <utility>
 
@@ -62,6 +63,12 @@ absl::StatusOr<std::string> Describe(FileSystem& files, const RunConfig& config)
   return out;
 }
 
+LeaseSecret DrawSecret() {
+  std::random_device device;
+  const auto draw = [&device] { return uint64_t{device()} << 32 | device(); };
+  return {draw(), draw()};
+}
+
 struct LoadedRun {
   std::unique_ptr<SqliteJournal> journal;
   std::unique_ptr<CoordinatorState> state;
@@ -73,6 +80,7 @@ absl::StatusOr<LoadedRun> LoadRun(const RunConfig& config, FileSystem& files, Cl
       absl::StrFormat("%s-%s", config.run.name,
                       absl::FormatTime("%Y%m%d-%H%M%S", clock->Now(), absl::UTCTimeZone()));
   ASSIGN_OR_RETURN(CoordinatorOptions options, OptionsFromConfig(files, config, run_id));
+  options.lease_secret = DrawSecret();
   RETURN_IF_ERROR(files.MakeDirs(config.run.out));
   LoadedRun run;
   ASSIGN_OR_RETURN(run.journal, SqliteJournal::Open(JournalPath(config)));

@@ -21,7 +21,7 @@ namespace crescendo {
 
 namespace {
 
-constexpr int kSchemaVersion = 3;
+constexpr int kSchemaVersion = 4;
 constexpr int kApplicationId = 0x43524443;  // "CRDC"
 
 // A field as SQLite's two storage classes: everything but doubles and strings is an integer.

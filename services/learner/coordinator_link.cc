@@ -22,7 +22,8 @@ class GrpcCoordinatorLink : public CoordinatorLink {
                       const std::shared_ptr<grpc::Channel>& channel)
       : options_(options), stub_(v1::CoordinatorService::NewStub(channel)) {}
 
-  absl::StatusOr<int64_t> Attach(int64_t steps_trained, const std::string& incarnation) override {
+  absl::StatusOr<AttachAnswer> Attach(int64_t steps_trained,
+                                      const std::string& incarnation) override {
     v1::AttachLearnerRequest request;
     request.set_protocol_version(limits::kProtocolVersion);
     request.set_address(options_.learner_address);
@@ -34,8 +35,14 @@ class GrpcCoordinatorLink : public CoordinatorLink {
     RETURN_IF_ERROR(Run("to attach", options_.rpc_timeout, [&](grpc::ClientContext* context) {
       return stub_->AttachLearner(context, request, &response);
     }));
+    const LeaseSecret leases{response.lease_secret_low(), response.lease_secret_high()};
+    if (leases.empty()) {
+      return absl::InternalError(absl::StrCat("coordinator ", options_.coordinator,
+                                              ": lease_secret: expected that of the run, found "
+                                              "none: start both from the same build"));
+    }
     run_id_ = response.run_id();
-    return response.steps_rolled_back();
+    return AttachAnswer{response.steps_rolled_back(), leases};
   }
 
   absl::StatusOr<NextStepAnswer> NextStep(StepId step, const std::string& incarnation,

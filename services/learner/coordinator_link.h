@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/base/domain.h"
+#include "common/base/lease_key.h"
 #include "common/rpc/transport.h"
 #include "services/learner/learner_state.h"
 
@@ -23,13 +24,18 @@ struct NextStepAnswer {
   StepPlan plan;  // with kTrain
 };
 
+struct AttachAnswer {
+  int64_t steps_rolled_back = 0;
+  LeaseSecret leases;
+};
+
 class CoordinatorLink {
  public:
   virtual ~CoordinatorLink() = default;
   // The run that the last Attach was to; empty before.
   virtual std::string run_id() const { return ""; }
-  // Returns how many steps the coordinator rolled back.
-  virtual absl::StatusOr<int64_t> Attach(int64_t steps_trained, const std::string& incarnation) = 0;
+  virtual absl::StatusOr<AttachAnswer> Attach(int64_t steps_trained,
+                                              const std::string& incarnation) = 0;
   // Long poll of at most `wait`.
   virtual absl::StatusOr<NextStepAnswer> NextStep(StepId step, const std::string& incarnation,
                                                   absl::Duration wait) = 0;

@@ -102,6 +102,12 @@ ChunkAck ExperienceBuffer::Decide(SampleChunk& chunk) {
   if (chunk.lease == LeaseId()) {
     return Refused(chunk, RefuseField("lease_id", "expected the lease of the group, found none"));
   }
+  if (!secret_.empty() && chunk.lease_key != LeaseKey(secret_, chunk.lease, chunk.group)) {
+    return Refused(chunk,
+                   RefuseField("lease_key",
+                               absl::StrCat("expected the key of lease ", chunk.lease.value(),
+                                            " of group ", chunk.group.value(), ", found another")));
+  }
   if (groups_end_ > 0 && chunk.group.value() >= groups_end_) {
     return Refused(
         chunk,
@@ -329,7 +335,8 @@ void ExperienceBuffer::SetWanted(const std::vector<GroupId>& groups) {
                 static_cast<uint64_t>(options_.groups_ahead_max);
 }
 
-void ExperienceBuffer::ForgetLeases() {
+void ExperienceBuffer::BeginLeases(const LeaseSecret& secret) {
+  secret_ = secret;
   for (auto& [id, group] : groups_) {
     group.newest_lease = LeaseId();
     std::fill(group.writers.begin(), group.writers.end(), LeaseId());

@@ -10,7 +10,8 @@
 //    kGroupEnded.
 // 3. The newest lease wins. Once a chunk of a lease was taken, chunks of older leases of that group
 //    may repeat what is held, but add nothing; where a newer lease's tokens differ from an older
-//    one's in a sample that is not closed, they replace them from there on.
+//    one's in a sample that is not closed, they replace them from there on. A lease counts only
+//    with the key that the coordinator gave it for this group (lease_key.h).
 // 4. bytes() counts all that is held; above bytes_max only groups that the current plan wants are
 //    taken (HasRoomFor), so a full buffer can never block the step that would empty it.
 //
@@ -30,6 +31,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/domain.h"
 #include "common/base/ids.h"
+#include "common/base/lease_key.h"
 #include "services/learner/experience.h"
 #include "services/learner/ledger.h"
 
@@ -82,8 +84,9 @@ class ExperienceBuffer {
   void SetPublished(PolicyVersion version) { published_ = version; }
   // The groups of the plan that is collected now. Plans take groups in the order of their ids.
   void SetWanted(const std::vector<GroupId>& groups);
-  // Lease ids begin anew (another coordinator): those seen so far fence nobody off any more.
-  void ForgetLeases();
+  // Lease ids begin anew (another coordinator): those seen so far fence nobody off any more. From
+  // now on a chunk needs the key that this secret gives its lease; empty: none is looked at.
+  void BeginLeases(const LeaseSecret& secret);
 
   bool Complete(GroupId group) const;
   GroupProgress Progress(GroupId group) const;
@@ -138,6 +141,7 @@ class ExperienceBuffer {
   PolicyVersion published_;
   absl::flat_hash_map<GroupId, Group> groups_;
   absl::flat_hash_set<GroupId> wanted_;
+  LeaseSecret secret_;
   uint64_t groups_end_ = 0;  // ids from here on nobody can have leased; 0: no plan yet
   ExperienceCounters counters_;
   int64_t bytes_ = 0;

@@ -150,14 +150,14 @@ void LearnerHost::Attach(const LearnerAction& action) {
     incarnation_ = action.incarnation;
   }
   const std::string name = incarnation();
-  const absl::StatusOr<int64_t> rolled_back = link_->Attach(action.steps_trained, name);
-  if (!rolled_back.ok()) return CallFailed(action, rolled_back.status());
+  const absl::StatusOr<AttachAnswer> answer = link_->Attach(action.steps_trained, name);
+  if (!answer.ok()) return CallFailed(action, answer.status());
   log_.SetRun(link_->run_id());
-  log_.Info(
-      "attached to the coordinator",
-      {{"step", action.steps_trained}, {"incarnation", name}, {"steps_rolled_back", *rolled_back}});
+  log_.Info("attached to the coordinator", {{"step", action.steps_trained},
+                                            {"incarnation", name},
+                                            {"steps_rolled_back", answer->steps_rolled_back}});
   absl::MutexLock lock(&mutex_);
-  state_.OnAttached(deps_.clock->Now());
+  state_.OnAttached(answer->leases, deps_.clock->Now());
 }
 
 void LearnerHost::NextStep(const LearnerAction& action) {

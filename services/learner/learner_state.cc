@@ -163,12 +163,12 @@ void LearnerState::OnPublished(absl::Duration took, absl::Time now) {
   EnterNext(now);
 }
 
-void LearnerState::OnAttached(absl::Time now) {
+void LearnerState::OnAttached(const LeaseSecret& leases, absl::Time now) {
   under_way_ = false;
   attached_ = true;
   ever_attached_ = true;
   reported_ = false;
-  buffer_.ForgetLeases();
+  buffer_.BeginLeases(leases);
   EnterNext(now);
 }
 

@@ -38,6 +38,7 @@
 #include "absl/time/time.h"
 #include "common/base/domain.h"
 #include "common/base/ids.h"
+#include "common/base/lease_key.h"
 #include "services/learner/experience.h"
 #include "services/learner/experience_buffer.h"
 #include "services/learner/ledger.h"
@@ -123,7 +124,8 @@ class LearnerState {
 
   // How the action under way went.
   void OnPublished(absl::Duration took, absl::Time now);
-  void OnAttached(absl::Time now);
+  // `leases`: the secret of the coordinator's run.
+  void OnAttached(const LeaseSecret& leases, absl::Time now);
   void OnNextStep(LearnerDirective directive, const StepPlan& plan, absl::Time now);
   void OnReported(absl::Time now);
   // A call to the coordinator (attach, next step, report) failed. FAILED_PRECONDITION attaches
@@ -143,7 +145,10 @@ class LearnerState {
 
   // From the workers, at any time.
   ChunkAck Accept(SampleChunk chunk, absl::Time now);
-  bool HasRoomFor(const SampleChunk& chunk) const { return buffer_.HasRoomFor(chunk); }
+  // False: it must wait. Until the first attach nobody can tell which leases were granted.
+  bool HasRoomFor(const SampleChunk& chunk) const {
+    return ever_attached_ && buffer_.HasRoomFor(chunk);
+  }
   ResumeReply Resume(GroupId group) const { return buffer_.Resume(group); }
 
   // Finish what is under way, write a checkpoint if there is something new, and stop.

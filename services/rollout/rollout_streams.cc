@@ -235,6 +235,7 @@ void RolloutCore::EmitChunk(GroupState& group, uint32_t index, uint32_t tokens, 
   SampleChunk& chunk = send.chunk;
   chunk.group = group.lease.group;
   chunk.lease = group.lease.lease;
+  chunk.lease_key = group.lease.key;
   chunk.sample = index;
   if (!group.header_sent) {
     chunk.has_header = true;

@@ -16,6 +16,9 @@ SimCoordinator::SimCoordinator(Experiment* experiment) : experiment_(experiment)
   if (experiment_->knobs.broken == BrokenRule::kLeasesNeverExpire) {
     options.lease = absl::Hours(100000);
   }
+  // Every process draws one; only that of the run's first counts.
+  options.lease_secret = {
+      0x5ec3e7, static_cast<uint64_t>(experiment_->world->Incarnation(experiment_->coordinator))};
   auto state = CoordinatorState::Create(options, experiment_->disks.journal, Now());
   if (!state.ok()) {
     experiment_->Violate("the coordinator cannot read its own journal: " +
@@ -114,9 +117,12 @@ void SimCoordinator::Abandon(const std::string& worker, LeaseId lease, const std
   ServeParked();
 }
 
-void SimCoordinator::Attach(const AttachLearnerEvent& event, Answer<int64_t> answer) {
-  auto reply = state_->AttachLearner(event, Now());
-  if (Commit()) answer(std::move(reply));
+void SimCoordinator::Attach(const AttachLearnerEvent& event, Answer<LeaseSecret> answer) {
+  const auto reply = state_->AttachLearner(event, Now());
+  if (Commit()) {
+    answer(reply.ok() ? absl::StatusOr<LeaseSecret>(state_->lease_secret())
+                      : absl::StatusOr<LeaseSecret>(reply.status()));
+  }
   ServeParked();
 }
 

@@ -67,11 +67,12 @@ void SimLearner::Perform(LearnerAction action) {
     case LearnerAction::Kind::kAttach: {
       incarnation_ = action.incarnation;
       AttachLearnerEvent event{"learner", IncarnationText(), action.steps_trained, "digest"};
-      world.Call<int64_t>(
+      world.Call<LeaseSecret>(
           self, experiment_->coordinator, kCallTimeout,
           [live, event](auto answer) { live->coordinator->Attach(event, answer); },
-          [this](absl::StatusOr<int64_t> reply) {
-            reply.ok() ? state_->OnAttached(Now()) : state_->OnCallFailed(reply.status(), Now());
+          [this](absl::StatusOr<LeaseSecret> reply) {
+            reply.ok() ? state_->OnAttached(*reply, Now())
+                       : state_->OnCallFailed(reply.status(), Now());
             Pump();
           });
       return;

@@ -93,7 +93,7 @@ class SimCoordinator {
   void Heartbeat(const HeartbeatEvent& event, Answer<HeartbeatReply> answer);
   void Complete(const GroupCompletion& completion, Answer<bool> answer);
   void Abandon(const std::string& worker, LeaseId lease, const std::string& reason);
-  void Attach(const AttachLearnerEvent& event, Answer<int64_t> answer);
+  void Attach(const AttachLearnerEvent& event, Answer<LeaseSecret> answer);
   void NextStep(StepId step, const std::string& incarnation, Answer<NextStepReply> answer);
   void Report(const ReportStepEvent& event, Answer<bool> answer);
   std::string Awaiting() const { return state_->View(Now()).awaiting; }

@@ -7,6 +7,7 @@
 #include "common/base/bounded_queue.h"
 #include "common/base/crc32c.h"
 #include "common/base/ids.h"
+#include "common/base/lease_key.h"
 #include "common/base/rng.h"
 
 namespace crescendo {
@@ -48,6 +49,25 @@ TEST_CASE("CRC-32C gives the answers of RFC 3720, whole or in pieces") {
   CHECK(Crc32c("123456789") == 0xE3069283u);
   CHECK(Crc32c(std::string(32, '\0')) == 0x8A9136AAu);
   CHECK(ExtendCrc32c(Crc32c("1234"), "56789") == 0xE3069283u);
+}
+
+TEST_CASE("SipHash gives the known answers of its paper and of OpenSSL") {
+  const LeaseSecret secret{0x0706050403020100, 0x0f0e0d0c0b0a0908};
+  std::string bytes;
+  CHECK(SipHash(secret, bytes) == 0x726fdb47dd0e0e31);
+  for (char c = 0; c < 15; ++c) bytes.push_back(c);
+  CHECK(SipHash(secret, bytes) == 0xa129ca6149be45e5);  // appendix A
+  CHECK(SipHash({1, 2}, std::string(16, '\xff')) == 0x8ce2f0ed9cbf0a4d);
+}
+
+TEST_CASE("A lease's key is of this secret, this lease and this group") {
+  std::set<uint64_t> keys;
+  for (uint64_t low : {1u, 2u})
+    for (uint64_t high : {1u, 2u})
+      for (uint64_t lease : {1u, 2u})
+        for (uint64_t group : {1u, 2u})
+          keys.insert(LeaseKey({low, high}, LeaseId(lease), GroupId(group)));
+  CHECK(keys.size() == 16);
 }
 
 TEST_CASE("A queue holds its bound, keeps order and drains after Close") {

@@ -57,6 +57,7 @@ class Driver {
     state = std::move(made).value();
     Commit();
   }
+  void SetSecret(const LeaseSecret& secret) { options_.lease_secret = secret; }
   void Commit() {
     const std::vector<JournalRecord> records = state->TakeRecords();
     REQUIRE(journal_.Append(records).ok());

@@ -31,7 +31,7 @@ std::vector<JournalRecord> SomeRecords() {
   EvaluationRow evaluation;
   evaluation.step = 3;
   evaluation.pass_at_1 = 1.0 / 3;
-  return {RunRow{"run", ~uint64_t{0}, "digest", "[run]\n"},
+  return {RunRow{"run", ~uint64_t{0}, "digest", "[run]\n", {~uint64_t{0}, 1}},
           step,
           group,
           evaluation,

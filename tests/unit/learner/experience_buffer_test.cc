@@ -237,8 +237,41 @@ TEST_CASE("Where two leases differ the newer one wins, and the older one cannot 
   CHECK(buffer.Accept(TestChunk(1, 0, 10, 4)).outcome == Outcome::kRefused);
   CHECK(buffer.Accept(TestChunk(1, 0, 0, 4)).outcome == Outcome::kDuplicate);
   // After the coordinator was replaced, lease ids begin anew.
-  buffer.ForgetLeases();
+  buffer.BeginLeases({});
   CHECK(buffer.Accept(TestChunk(1, 0, 12, 4, true, 1, 0, 1)).group_complete);
+}
+
+TEST_CASE("Only a lease that was granted for the group counts: its key says so") {
+  ExperienceBuffer buffer = MakeBuffer();
+  const LeaseSecret secret{3, 4};
+  buffer.BeginLeases(secret);
+  const auto send = [&](uint32_t offset, uint64_t lease, uint64_t key) {
+    SampleChunk chunk = WithHeader(TestChunk(1, 0, offset, 4, false, lease), TestHeader(1));
+    chunk.lease_key = key;
+    return buffer.Accept(chunk);
+  };
+  const auto key = [&](uint64_t lease, uint64_t group = 1) {
+    return LeaseKey(secret, LeaseId(lease), GroupId(group));
+  };
+  const auto refused = [&](const ChunkAck& ack, const std::string& field) {
+    INFO(ack.message);
+    CHECK(ack.outcome == Outcome::kRefused);
+    CHECK(ack.message.rfind(field + ": ", 0) == 0);
+  };
+  refused(send(0, 1, 0), "lease_key");
+  refused(send(0, 1, key(1, 2)), "lease_key");                                 // of another group
+  refused(send(0, 1, LeaseKey({3, 5}, LeaseId(1), GroupId(1))), "lease_key");  // of another run
+  CHECK(buffer.Resume(GroupId(1)).state == ResumeState::kUnknown);
+  CHECK(send(0, 1, key(1)).outcome == Outcome::kAccepted);
+  // An id above all that were granted would win over them.
+  refused(send(4, 1'000'000, key(1)), "lease_key");
+  CHECK(send(4, 2, key(2)).outcome == Outcome::kAccepted);
+  // The first lease's key makes no second lease, and replayed as it was it adds nothing.
+  refused(send(8, 2, key(1)), "lease_key");
+  refused(send(8, 1, key(1)), "lease_id");
+  CHECK(buffer.Resume(GroupId(1)).samples.at(0).tokens.size() == 8);
+  CHECK(buffer.counters().chunks_refused == 6);
+  CHECK(buffer.counters().chunks_accepted == 2);
 }
 
 TEST_CASE("A newer lease may end a sample earlier than an older one went") {

@@ -35,11 +35,11 @@ class ScriptedCoordinator : public CoordinatorLink {
   explicit ScriptedCoordinator(int64_t steps) : steps_(steps) {}
 
   std::string run_id() const override { return "demo-1"; }
-  absl::StatusOr<int64_t> Attach(int64_t steps_trained, const std::string&) override {
+  absl::StatusOr<AttachAnswer> Attach(int64_t steps_trained, const std::string&) override {
     absl::MutexLock lock(&mutex_);
     if (cancelled_) return absl::CancelledError("cancelled");
     attached_at_ = steps_trained;
-    return 0;
+    return AttachAnswer{};
   }
   absl::StatusOr<NextStepAnswer> NextStep(StepId step, const std::string&,
                                           absl::Duration) override {

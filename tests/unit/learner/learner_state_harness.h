@@ -49,7 +49,7 @@ struct Harness {
   }
   void Attach(int64_t steps) {
     REQUIRE(Expect(Kind::kAttach).steps_trained == steps);
-    state.OnAttached(now);
+    state.OnAttached({}, now);
   }
   void Plan(const StepPlan& plan) {
     REQUIRE(Expect(Kind::kNextStep).step == plan.step);

@@ -39,6 +39,16 @@ TEST_CASE("The order of a step: plan, collect, train, checkpoint, publish, repor
   CHECK(h.Expect(Kind::kNextStep).step == StepId(1));
 }
 
+TEST_CASE("Until the first attach chunks wait: nobody knows which leases were granted") {
+  Harness h;
+  const SampleChunk chunk = WithHeader(TestChunk(0, 0, 0, 6), TestHeader(1));
+  CHECK_FALSE(h.state.HasRoomFor(chunk));
+  h.Publish(0);
+  CHECK_FALSE(h.state.HasRoomFor(chunk));
+  h.Attach(0);
+  CHECK(h.state.HasRoomFor(chunk));
+}
+
 TEST_CASE("Groups of the next step that came early are there when it is planned") {
   Harness h;
   h.Publish(0);
@@ -184,7 +194,7 @@ TEST_CASE("A group that is too old for its step is dropped and asked for anew") 
   const LearnerAction attach = h.Expect(Kind::kAttach);
   CHECK(attach.incarnation == 1);
   CHECK(h.state.stale_groups() == 1);
-  h.state.OnAttached(h.now);
+  h.state.OnAttached({}, h.now);
   CHECK(h.state.Resume(GroupId(9)).state == ResumeState::kEnded);
   CHECK(h.state.Resume(GroupId(10)).state == ResumeState::kUnknown);
   h.Plan(PlanOf(5, {9, 10}));
