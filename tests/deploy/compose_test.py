@@ -11,10 +11,13 @@ import tempfile
 
 import jsonschema
 
-from deploy_files import (DEPLOY, Failures, compose, crescendo_services, make_certificates, on_this_machine, run)
+from deploy_files import (DEPLOY, ROOT, Failures, compose, crescendo_services, drain_seconds,
+                          make_certificates, on_this_machine, run)
 
 # Of images that are not ours: what their documentation names.
 FOREIGN_VARIABLES = {"GF_SECURITY_ADMIN_PASSWORD__FILE", "GF_USERS_ALLOW_SIGN_UP", "GF_ANALYTICS_REPORTING_ENABLED"}
+# Of the programs: the source that reads each.
+OWN_VARIABLES = {"CRESCENDO_GPU_CLAIMS": "common/os/gpu_claim.cc"}
 
 
 def check_schema(document, failures):
@@ -63,7 +66,13 @@ def check_references(document, failures):
             elif "models" not in source and "shared" not in source:
                 failures.check((here / source).exists(), f"{name}: {source} is not there")
         for variable in service.get("environment", {}):
-            failures.check(variable in FOREIGN_VARIABLES, f"{name}: variable {variable}")
+            source = OWN_VARIABLES.get(variable)
+            failures.check(variable in FOREIGN_VARIABLES or source and f'getenv("{variable}")' in (ROOT / source).read_text(),
+                           f"{name}: variable {variable}")
+        # Replicas share a machine's GPUs out among themselves: with a count, Docker gives each the same ones.
+        for device in service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", []):
+            claims = service["environment"]["CRESCENDO_GPU_CLAIMS"]
+            failures.check(device["count"] == "all" and f"gpus:{claims}" in service["volumes"], f"{name}: {device}")
 
 
 def check_commands(document, bin_folder, failures):
@@ -88,6 +97,14 @@ def check_commands(document, bin_folder, failures):
             flags = dict(a[2:].split("=", 1) for a in service["command"])
             ports = {flags[f"network.{component}"].split(":")[1], probe[3].split(":")[1]}
             failures.check(len(ports) == 1, f"{name}: listens and is probed on {ports}")
+            open_ports = {a.rsplit(":", 1)[1] for a in flags.values() if a.startswith("0.0.0.0:")}
+            for published in service.get("ports", []):
+                failures.check(published.startswith("127.0.0.1:") and published.rsplit(":", 1)[1] in open_ports,
+                               f"{name}: publishes {published}, open are {open_ports}")
+            if component == "rollout":
+                drain = drain_seconds(flags, DEPLOY / "recipes" / pathlib.Path(flags["config"]).name)
+                grace = float(service["stop_grace_period"].rstrip("s"))
+                failures.check(grace >= drain + 10, f"{name}: {grace} s of grace for a drain of {drain} s")
             for peer in ("coordinator", "learner", "reward"):
                 listens = [a for n, (c, s) in crescendo_services(document).items() if c == peer
                            for a in s["command"] if a.startswith(f"--network.{peer}=")]

@@ -89,6 +89,14 @@ def make_certificates(bin_folder, folder):
     return folder
 
 
+def drain_seconds(flags, recipe):
+    """rollout.drain as the worker gets it: from its arguments, its recipe, or the default."""
+    in_recipe = re.search(r'^drain = "(.*)s"', recipe.read_text(), re.M)
+    if "rollout.drain" in flags:
+        return float(flags["rollout.drain"].rstrip("s"))
+    return float(in_recipe[1]) if in_recipe else 30.0
+
+
 def rule_expressions():
     """(where, expression) of every recording and alerting rule."""
     found = []

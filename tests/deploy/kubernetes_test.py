@@ -14,7 +14,7 @@ import kubernetes_validate
 import yaml
 
 import kustomize
-from deploy_files import DEPLOY, Failures, SERVICES, make_certificates, on_this_machine, run
+from deploy_files import DEPLOY, Failures, SERVICES, drain_seconds, make_certificates, on_this_machine, run
 
 KUBERNETES = DEPLOY / "kubernetes"
 VERSION = "1.32"
@@ -83,15 +83,6 @@ def environment_of(container, documents):
     return environment
 
 
-def drain_seconds(flags, environment):
-    """rollout.drain as the worker gets it: from its arguments, its recipe, or the default."""
-    recipe = (DEPLOY / "recipes" / pathlib.Path(environment["RECIPE"]).name).read_text()
-    in_recipe = re.search(r'^drain = "(.*)s"', recipe, re.M)
-    if "rollout.drain" in flags:
-        return float(flags["rollout.drain"].rstrip("s"))
-    return float(in_recipe[1]) if in_recipe else 30.0
-
-
 def check_workload(where, component, workload, documents, bin_folder, secrets, failures):
     where = f"{where}: {component}"
     pod = workload["spec"]["template"]["spec"]
@@ -114,7 +105,7 @@ def check_workload(where, component, workload, documents, bin_folder, secrets, f
         status, out = run(bin_folder / "crescendo-probe", component, "127.0.0.1:1",
                           *[on_this_machine(a, secrets) for a in command[3:]])
         failures.check(status == 1 and "127.0.0.1:1" in out, f"{where}: {probe}: {status} {out}")
-    drain = drain_seconds(flags, environment) if component == "rollout" else 0.0
+    drain = drain_seconds(flags, DEPLOY / "recipes" / pathlib.Path(environment["RECIPE"]).name) if component == "rollout" else 0.0
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     failures.check(pod["terminationGracePeriodSeconds"] >= pause + drain + 10,
                    f"{where}: {pod['terminationGracePeriodSeconds']} s of grace for {pause} + {drain} s")

@@ -75,6 +75,7 @@ class Cluster:
         """An argument of the compose file, with names and ports of this machine."""
         text = on_this_machine(text, secrets)
         text = text.replace("/var/lib/crescendo", str(self.folder / "run" / component))
+        text = re.sub(r"^--coordinator\.page=.*", "--coordinator.page=127.0.0.1:0", text)
         match = re.fullmatch(r"--network\.(\w+)=[\w.]+:\d+", text)
         if not match:
             return re.sub(r"^[\w.]+:\d+$", f"127.0.0.1:{self.ports[instance]}", text)

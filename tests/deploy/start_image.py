@@ -78,6 +78,8 @@ def main():
     failures.check("Healthcheck" in config, "no healthcheck in the image")
     failures.check(not (pathlib.Path(root) / "bin/sh").exists(), "there is a shell in it")
     failures.check(not list(pathlib.Path(root).rglob("libtorch*")), "there is LibTorch in it")
+    state = os.stat(pathlib.Path(root) / config["WorkingDir"].lstrip("/"))
+    failures.check(state.st_uid == USER, f"a new volume's folder would be of user {state.st_uid}")
     secrets = work / "certs"
     if not secrets.exists():
         make_certificates(pathlib.Path(bin_folder), secrets)
@@ -99,4 +101,5 @@ def main():
     failures.end(f"image {name}")
 
 
-main()
+if __name__ == "__main__":
+    main()
