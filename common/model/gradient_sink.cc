@@ -55,7 +55,7 @@ at::Tensor OneMatrix(absl::Span<const at::Tensor> weights) {
 }  // namespace
 
 void AddWidened(const at::Tensor& addend, const at::Tensor& sum) {
-  if (addend.scalar_type() == at::kFloat) {
+  if (addend.scalar_type() == at::kFloat || !addend.device().is_cpu()) {
     sum.add_(addend);
     return;
   }
@@ -75,7 +75,7 @@ void AddWeightGradient(absl::Span<const at::Tensor> weights, const at::Tensor& d
   }
   if (wanted == 0) return;
   if (wanted == weights.size() && fresh == wanted) {
-    at::Tensor all = at::empty({d_y.size(1), x.size(1)}, at::kFloat);
+    at::Tensor all = at::empty({d_y.size(1), x.size(1)}, x.options().dtype(at::kFloat));
     ProductInto(d_y, x, all, false);
     int64_t row = 0;
     for (const at::Tensor& weight : weights) {
@@ -96,7 +96,7 @@ void AddWeightGradient(absl::Span<const at::Tensor> weights, const at::Tensor& d
     if (!weight.requires_grad()) continue;
     at::Tensor& grad = weight.mutable_grad();
     const bool add = grad.defined();
-    if (!add) grad = at::empty({weight.size(0), x.size(1)}, at::kFloat);
+    if (!add) grad = at::empty({weight.size(0), x.size(1)}, x.options().dtype(at::kFloat));
     ProductInto(part, x, grad, add);
   }
 }
@@ -113,7 +113,7 @@ void AddGradient(const at::Tensor& weight, const at::Tensor& gradient) {
 
 at::Tensor GradientOf(const at::Tensor& weight) {
   at::Tensor& grad = WidenedGradient(weight);
-  if (!grad.defined()) grad = at::zeros(weight.sizes(), at::kFloat);
+  if (!grad.defined()) grad = at::zeros(weight.sizes(), weight.options().dtype(at::kFloat).requires_grad(false));
   return grad;
 }
 

@@ -12,6 +12,7 @@
 #include "common/model/kernel_dispatch.h"
 #include "common/model/kernels.h"
 #include "common/model/linear.h"
+#include "common/model/log_prob_aten.h"
 #include "common/model/parallel.h"
 
 namespace crescendo {
@@ -176,6 +177,40 @@ struct LogProbFunction : torch::autograd::Function<LogProbFunction> {
   }
 };
 
+// The same in ATen's operations. The head's gradient does not go through the graph.
+struct AtenLogProbFunction : torch::autograd::Function<AtenLogProbFunction> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& hidden,
+                               const at::Tensor& head, const at::Tensor& targets,
+                               double temperature, bool want_entropy) {
+    TokenLogProbs out = AtenLogProb(hidden, head, targets, temperature, want_entropy);
+    ctx->save_for_backward({hidden, head, targets});
+    ctx->saved_data["temperature"] = temperature;
+    if (!want_entropy) return {out.log_prob};
+    return {out.log_prob, out.entropy};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor d =
+        grads[0].defined() ? grads[0].contiguous() : at::zeros({saved[0].size(0)}, at::kFloat);
+    const at::Tensor d_e =
+        grads.size() > 1 && grads[1].defined() ? grads[1].contiguous() : at::Tensor();
+    const auto copy = [](const at::Tensor& from, int64_t begin, int64_t end, float* to) {
+      std::copy(from.data_ptr<float>() + begin, from.data_ptr<float>() + end, to);
+    };
+    const at::Tensor d_hidden = at::empty_like(saved[0]);
+    (void)AtenLogProbBackward(
+        saved[0], saved[1], saved[2], ctx->saved_data["temperature"].toDouble(), d_e.defined(),
+        [&](int64_t begin, int64_t end, const float*, const float*, float* d_log_prob,
+            float* d_entropy) {
+          copy(d, begin, end, d_log_prob);
+          if (d_e.defined()) copy(d_e, begin, end, d_entropy);
+        },
+        d_hidden);
+    return {d_hidden, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
 // Logits of one chunk at a time in memory that all chunks share, and the products that their
 // gradient is part of.
 class ChunkProducts {
@@ -244,9 +279,13 @@ class ChunkProducts {
 TokenLogProbs TokenLogProbBackward(const at::Tensor& hidden, const at::Tensor& head_weight,
                                    const at::Tensor& targets, double temperature, bool want_entropy,
                                    bool deterministic, const RowSlopes& slopes,
-                                   const at::Tensor& d_hidden) {
+                                   const at::Tensor& d_hidden, bool aten) {
   TORCH_CHECK(temperature > 0.0, "log-prob: expected a temperature above 0, found ", temperature);
   CheckTargets(hidden, head_weight, targets);
+  if (aten) {
+    return AtenLogProbBackward(hidden, head_weight, targets, temperature, want_entropy, slopes,
+                               d_hidden);
+  }
   const int64_t tokens = hidden.size(0);
   const int64_t vocab = head_weight.size(0);
   const auto inverse = static_cast<float>(1.0 / temperature);
@@ -289,10 +328,20 @@ TokenLogProbs TokenLogProbBackward(const at::Tensor& hidden, const at::Tensor& h
 
 TokenLogProbs TokenLogProb(const at::Tensor& hidden, const at::Tensor& head_weight,
                            const at::Tensor& targets, double temperature, bool want_entropy,
-                           bool deterministic) {
+                           bool deterministic, bool aten) {
   TORCH_CHECK(temperature > 0.0, "log-prob: expected a temperature above 0, found ", temperature);
   CheckTargets(hidden, head_weight, targets);
-  if (at::GradMode::is_enabled() && (hidden.requires_grad() || head_weight.requires_grad())) {
+  const bool graph =
+      at::GradMode::is_enabled() && (hidden.requires_grad() || head_weight.requires_grad());
+  if (aten) {
+    if (!graph) {
+      return AtenLogProb(hidden.contiguous(), head_weight, targets, temperature, want_entropy);
+    }
+    const variable_list out = AtenLogProbFunction::apply(hidden.contiguous(), head_weight, targets,
+                                                         temperature, want_entropy);
+    return {out[0], want_entropy ? out[1] : at::Tensor()};
+  }
+  if (graph) {
     const variable_list out = LogProbFunction::apply(hidden.contiguous(), head_weight, targets,
                                                      temperature, want_entropy, deterministic);
     return {out[0], want_entropy ? out[1] : at::Tensor()};

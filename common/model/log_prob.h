@@ -17,11 +17,12 @@ struct TokenLogProbs {
 
 // log softmax(hidden @ head_weight^T / temperature)[target]. hidden [T, hidden_size] and
 // head_weight [vocab, hidden_size] in the model's dtype, targets [T] int64 in [0, vocab),
-// temperature > 0. `deterministic` (PolicyModel::deterministic): the sampler's bits. Throws what
-// LibTorch throws.
+// temperature > 0. `deterministic` (PolicyModel::deterministic): the sampler's bits. `aten`
+// (PolicyModel::aten): hidden and head_weight are on any device, targets and results on the host;
+// the gradient of head_weight is then added to its .grad in fp32. Throws what LibTorch throws.
 TokenLogProbs TokenLogProb(const at::Tensor& hidden, const at::Tensor& head_weight,
                            const at::Tensor& targets, double temperature, bool want_entropy = false,
-                           bool deterministic = false);
+                           bool deterministic = false, bool aten = false);
 
 // Slopes of a loss for rows [begin, end): from their log-probs and entropies (null unless wanted)
 // to the derivatives by them. Every array is of those rows; d_entropy is null unless wanted.
@@ -36,7 +37,7 @@ using RowSlopes = std::function<void(int64_t begin, int64_t end, const float* lo
 TokenLogProbs TokenLogProbBackward(const at::Tensor& hidden, const at::Tensor& head_weight,
                                    const at::Tensor& targets, double temperature, bool want_entropy,
                                    bool deterministic, const RowSlopes& slopes,
-                                   const at::Tensor& d_hidden);
+                                   const at::Tensor& d_hidden, bool aten = false);
 
 }  // namespace crescendo
 

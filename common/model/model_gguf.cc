@@ -207,7 +207,8 @@ GgufWriteTensor WriteTensor(const ModelConfig& config, const TensorBytes& tensor
 
 absl::StatusOr<std::unique_ptr<ModelWeights>> LoadGgufWeights(FileSystem& files,
                                                               const std::string& path,
-                                                              at::ScalarType dtype) {
+                                                              at::ScalarType dtype,
+                                                              at::Device device) {
   ASSIGN_OR_RETURN(const auto file, GgufFile::Open(files, path));
   ASSIGN_OR_RETURN(ModelConfig config, ParseGgufConfig(*file, path));
   if (const GgufTensor* factors = file->Find(kRopeFactors); factors != nullptr) {
@@ -225,7 +226,7 @@ absl::StatusOr<std::unique_ptr<ModelWeights>> LoadGgufWeights(FileSystem& files,
     }
     sources.push_back(source);
   }
-  ASSIGN_OR_RETURN(auto weights, AllocateWeights(config, dtype));
+  ASSIGN_OR_RETURN(auto weights, AllocateWeights(config, dtype, device));
   for (size_t i = 0; i < sources.size(); ++i) {
     RETURN_IF_ERROR(Annotate(LoadGgufTensor(*sources[i], config, weights->parameters[i]), path));
   }

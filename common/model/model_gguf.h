@@ -23,7 +23,8 @@ namespace crescendo {
 // are taken when they are those of Llama 3.1 or 3.2, else UNIMPLEMENTED.
 absl::StatusOr<std::unique_ptr<ModelWeights>> LoadGgufWeights(FileSystem& files,
                                                               const std::string& path,
-                                                              at::ScalarType dtype);
+                                                              at::ScalarType dtype,
+                                                              at::Device device = at::kCPU);
 
 // Writes the policy for llama.cpp, atomically: matrices as `type` (one that CanQuantize; F16 where
 // a row is no whole number of its blocks), vectors as F32. `tokenizer` is the metadata of the

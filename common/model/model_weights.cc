@@ -1,6 +1,8 @@
 #include "common/model/model_weights.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 #include <cstring>
@@ -13,6 +15,9 @@
 #include "common/base/status_macros.h"
 #include "common/formats/half.h"
 #include "common/formats/safetensors.h"
+#include "common/model/kernel_dispatch.h"
+#include "common/model/parallel.h"
+#include "common/model/tile_product.h"
 #include "common/model/torch_guard.h"
 
 namespace crescendo {
@@ -179,16 +184,18 @@ absl::StatusOr<std::vector<const TensorBytes*>> MatchState(const std::vector<Par
 }
 
 absl::StatusOr<std::unique_ptr<ModelWeights>> AllocateWeights(const ModelConfig& config,
-                                                              at::ScalarType dtype) {
+                                                              at::ScalarType dtype,
+                                                              at::Device device) {
   if (dtype != at::kFloat && dtype != at::kBFloat16) {
     return absl::InvalidArgumentError("policy dtype: expected float32 or bfloat16");
   }
   auto weights = std::make_unique<ModelWeights>();
   weights->config = config;
   weights->dtype = dtype;
+  weights->device = device;
   RETURN_IF_ERROR(
       CatchTorch(absl::StrCat("allocate ", config.parameter_count(), " parameters"), [&] {
-        const at::TensorOptions options = at::TensorOptions().dtype(dtype);
+        const at::TensorOptions options = at::TensorOptions().dtype(dtype).device(device);
         const auto matrix = [&] {
           return Leaf(at::empty({config.vocab_size, config.hidden_size}, options), 0,
                       config.vocab_size);
@@ -211,6 +218,50 @@ absl::StatusOr<std::unique_ptr<ModelWeights>> AllocateWeights(const ModelConfig&
   return weights;
 }
 
+namespace {
+
+bool InTileOrder(const ModelWeights& weights, const at::Tensor& parameter) {
+  const bool embeds_only = !weights.config.tie_embeddings && parameter.is_same(weights.embedding);
+  return parameter.dim() == 2 && !embeds_only;
+}
+
+void ToTileOrder(const at::Tensor& matrix) {
+  const int64_t in = matrix.size(1);
+  const int64_t strips = matrix.size(0) / kernels::kStripRows;
+  auto* elements = Data<kernels::Bf16>(matrix);
+  ParallelRange(at::get_num_threads(), strips, 64, [&](int64_t begin, int64_t end) {
+    std::vector<kernels::Bf16> scratch(static_cast<size_t>(kernels::kStripRows * in));
+    kernels::ToTileOrder(elements + begin * kernels::kStripRows * in, end - begin, in,
+                         scratch.data());
+  });
+}
+
+}  // namespace
+
+void BringToTileOrder(ModelWeights* weights) {
+  if (weights->dtype != at::kBFloat16 || !weights->device.is_cpu()) return;
+  if (!kernels::TileProductUsable()) return;
+  const auto whole = [](const at::Tensor& product) {
+    return product.size(0) % kernels::kTileProductColumns == 0;
+  };
+  for (const LayerWeights& w : weights->layers) {
+    if (!whole(w.qkv) || !whole(w.gate_up) || !whole(w.o) || !whole(w.down)) return;
+  }
+  if (!whole(weights->head)) return;
+  for (const NamedTensor& p : weights->parameters) {
+    if (InTileOrder(*weights, p.tensor) &&
+        !kernels::FitsTileOrder(p.tensor.size(0), p.tensor.size(1))) {
+      return;
+    }
+  }
+  weights->tile_order = true;
+  for (const NamedTensor& p : weights->parameters) BringToTileOrder(*weights, p.tensor);
+}
+
+void BringToTileOrder(const ModelWeights& weights, const at::Tensor& parameter) {
+  if (weights.tile_order && InTileOrder(weights, parameter)) ToTileOrder(parameter);
+}
+
 absl::Status ConvertInto(absl::string_view bytes, absl::string_view dtype,
                          const at::Tensor& target) {
   const int64_t count = target.numel();
@@ -220,6 +271,13 @@ absl::Status ConvertInto(absl::string_view bytes, absl::string_view dtype,
     return absl::UnimplementedError(absl::StrCat("expected F32, BF16 or F16, found ", dtype));
   }
   CRESCENDO_CHECK(bytes.size() == static_cast<size_t>(count) * width);
+  if (!target.device().is_cpu()) {
+    const at::Tensor host = at::empty(target.sizes(), target.scalar_type());
+    RETURN_IF_ERROR(ConvertInto(bytes, dtype, host));
+    const at::NoGradGuard no_grad;
+    target.copy_(host);
+    return absl::OkStatus();
+  }
   if (same) {
     std::memcpy(target.data_ptr(), bytes.data(), bytes.size());
   } else if (dtype == "F32") {
@@ -247,7 +305,8 @@ absl::Span<const NamedTensor> UnitOf(const ModelWeights& weights, int unit) {
 
 absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(
     FileSystem& files, const std::string& folder, at::ScalarType dtype,
-    const std::function<absl::Status(absl::Span<const NamedTensor>)>& after_unit) {
+    const std::function<absl::Status(absl::Span<const NamedTensor>)>& after_unit,
+    at::Device device) {
   constexpr size_t kConfigBytesMax = 1 << 20;
   if (!files.IsDirectory(folder)) {
     const bool file = files.Exists(folder);
@@ -289,7 +348,7 @@ absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(
     }
     sources.push_back(source);
   }
-  ASSIGN_OR_RETURN(auto weights, AllocateWeights(config, dtype));
+  ASSIGN_OR_RETURN(auto weights, AllocateWeights(config, dtype, device));
   size_t i = 0;
   for (int unit = 0; unit < UnitCount(config); ++unit) {
     const absl::Span<const NamedTensor> parameters = UnitOf(*weights, unit);
@@ -307,9 +366,10 @@ absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(
 }
 
 absl::StatusOr<std::unique_ptr<ModelWeights>> RandomWeights(const ModelConfig& config,
-                                                            uint64_t seed, at::ScalarType dtype) {
+                                                            uint64_t seed, at::ScalarType dtype,
+                                                            at::Device device) {
   RETURN_IF_ERROR(ValidateModelConfig(config, "model"));
-  ASSIGN_OR_RETURN(auto weights, AllocateWeights(config, dtype));
+  ASSIGN_OR_RETURN(auto weights, AllocateWeights(config, dtype, device));
   const double residual = 1.0 / std::sqrt(2.0 * config.layers);
   uint64_t stream = 0;
   for (const NamedTensor& parameter : weights->parameters) {

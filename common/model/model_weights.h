@@ -38,13 +38,18 @@ struct ModelWeights {
   ModelConfig config;
   at::ScalarType dtype = at::kFloat;
   bool deterministic = false;
-  at::Tensor embedding;  // leaf [vocab, hidden]
+  at::Device device = at::kCPU;  // of all tensors
+  bool aten = false;             // passes use AtenFunctions (policy_functions.h)
+  at::Tensor embedding;          // leaf [vocab, hidden]
   at::Tensor final_norm;
   at::Tensor head;  // leaf, or the embedding when tied
   at::Tensor head_t;
   std::vector<LayerWeights> layers;
   std::vector<NamedTensor> parameters;
   int64_t bytes = 0;
+  // The matrices lie in tile order (tile_product.h): all but the embedding, and the embedding too
+  // where it is the head.
+  bool tile_order = false;
   WeightWatcher* watcher = nullptr;  // null: all weights are always there
 };
 
@@ -54,7 +59,14 @@ absl::Span<const NamedTensor> UnitOf(const ModelWeights& weights, int unit);
 
 // Uninitialised memory for all. RESOURCE_EXHAUSTED when there is not so much.
 absl::StatusOr<std::unique_ptr<ModelWeights>> AllocateWeights(const ModelConfig& config,
-                                                              at::ScalarType dtype);
+                                                              at::ScalarType dtype,
+                                                              at::Device device = at::kCPU);
+// Brings the matrices into tile order, where they are bf16, their sizes fit, and this CPU has a
+// product for it; else nothing.
+void BringToTileOrder(ModelWeights* weights);
+// The same for one parameter that was just written; nothing for one that lies in plain order.
+void BringToTileOrder(const ModelWeights& weights, const at::Tensor& parameter);
+
 // Names and shapes of the parameters, in order, without memory.
 struct ParameterSpec {
   std::string name;
@@ -70,16 +82,19 @@ absl::StatusOr<std::vector<const TensorBytes*>> MatchState(const std::vector<Par
 // `after_unit` as LoadOptions's; may be empty.
 absl::StatusOr<std::unique_ptr<ModelWeights>> LoadHfWeights(
     FileSystem& files, const std::string& folder, at::ScalarType dtype,
-    const std::function<absl::Status(absl::Span<const NamedTensor>)>& after_unit = nullptr);
+    const std::function<absl::Status(absl::Span<const NamedTensor>)>& after_unit = nullptr,
+    at::Device device = at::kCPU);
 absl::StatusOr<std::unique_ptr<ModelWeights>> RandomWeights(const ModelConfig& config,
-                                                            uint64_t seed, at::ScalarType dtype);
+                                                            uint64_t seed, at::ScalarType dtype,
+                                                            at::Device device = at::kCPU);
 
 // INVALID_ARGUMENT: the tensor of file `place` has another shape than it must.
 absl::Status ShapeError(absl::string_view place, absl::string_view tensor,
                         absl::Span<const int64_t> expected, absl::Span<const int64_t> found);
 
 // Overwrites `target` with `elements` values of a safetensors dtype ("F32", "BF16", "F16").
-// UNIMPLEMENTED for another dtype. Requires as many bytes.
+// UNIMPLEMENTED for another dtype. Requires as many bytes. A target on a device is filled by way of
+// the host; that throws what LibTorch throws.
 absl::Status ConvertInto(absl::string_view bytes, absl::string_view dtype,
                          const at::Tensor& target);
 

@@ -12,6 +12,7 @@
 #include "common/base/status_macros.h"
 #include "common/model/kernel_dispatch.h"
 #include "common/model/kernels.h"
+#include "common/model/packed_attention_aten.h"
 #include "common/model/parallel.h"
 
 namespace crescendo {
@@ -142,15 +143,20 @@ struct PackedAttentionFunction : torch::autograd::Function<PackedAttentionFuncti
 
 }  // namespace
 
-PackedAttention::PackedAttention(absl::Span<const int32_t> cu_seqlens, bool deterministic)
+PackedAttention::PackedAttention(absl::Span<const int32_t> cu_seqlens, bool deterministic,
+                                 bool aten)
     : cu_seqlens_(std::make_shared<std::vector<int32_t>>(cu_seqlens.begin(), cu_seqlens.end())),
       deterministic_(deterministic) {
   CRESCENDO_CHECK(!cu_seqlens.empty() && cu_seqlens[0] == 0);
   CRESCENDO_CHECK(std::is_sorted(cu_seqlens.begin(), cu_seqlens.end()));
+  if (!aten) return;
+  aten_ = std::make_shared<AtenSequences>();
+  aten_->bounds = *cu_seqlens_;
 }
 
 at::Tensor PackedAttention::Attend(int /*layer*/, const at::Tensor& q, const at::Tensor& k,
                                    const at::Tensor& v) {
+  CRESCENDO_CHECK(aten_ == nullptr);
   TORCH_CHECK(q.size(0) == cu_seqlens_->back(), "packed attention: expected ", cu_seqlens_->back(),
               " tokens, found ", q.size(0));
   if (at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad())) {
@@ -171,6 +177,10 @@ void PackedAttention::Forward(const at::Tensor& q, const at::Tensor& k, const at
                               const at::Tensor& out, const at::Tensor& lse) const {
   TORCH_CHECK(q.size(0) == cu_seqlens_->back(), "packed attention: expected ", cu_seqlens_->back(),
               " tokens, found ", q.size(0));
+  if (aten_ != nullptr) {
+    const AtenAttention a = {q, k, v, out.view(q.sizes()), lse};
+    return FlashTakes(q) ? FlashForward(*aten_, a) : PlainForward(*aten_, a);
+  }
   Operands o;
   o.fixed_order = deterministic_;
   o.q = q;
@@ -184,6 +194,12 @@ void PackedAttention::Forward(const at::Tensor& q, const at::Tensor& k, const at
 void PackedAttention::Backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                const at::Tensor& out, const at::Tensor& lse,
                                const at::Tensor& d_out, const Gradients& gradients) const {
+  if (aten_ != nullptr) {
+    const AtenAttention a = {q, k, v, out.view(q.sizes()), lse};
+    const AtenAttentionGradients d = {gradients.d_q, gradients.d_k, gradients.d_v};
+    return FlashTakes(q) ? FlashBackward(*aten_, a, d_out.view(q.sizes()), d)
+                         : PlainBackward(*aten_, a, d_out.view(q.sizes()), d);
+  }
   Operands o;
   o.q = q;
   o.k = k;

@@ -14,13 +14,18 @@
 
 namespace crescendo {
 
+struct AtenSequences;
+
 // Thread rule: one thread at a time. A backward pass through its outputs may run after it is gone.
 class PackedAttention : public AttentionContext {
  public:
   // Sequence i is tokens [cu_seqlens[i], cu_seqlens[i+1]). Requires cu_seqlens to start at 0 and
   // never to fall; its last entry is the number of tokens of each pass.
   // `deterministic` (PolicyModel::deterministic): the same bits as PagedAttention so made.
-  explicit PackedAttention(absl::Span<const int32_t> cu_seqlens, bool deterministic = false);
+  // `aten`: with ATen's operations also on the CPU (packed_attention_aten.h), as everywhere else;
+  // then only Forward and Backward may be called.
+  explicit PackedAttention(absl::Span<const int32_t> cu_seqlens, bool deterministic = false,
+                           bool aten = false);
 
   at::Tensor Attend(int layer, const at::Tensor& q, const at::Tensor& k,
                     const at::Tensor& v) override;
@@ -43,6 +48,7 @@ class PackedAttention : public AttentionContext {
  private:
   std::shared_ptr<const std::vector<int32_t>> cu_seqlens_;
   bool deterministic_;
+  std::shared_ptr<AtenSequences> aten_;  // null: the CPU's kernels
 };
 
 }  // namespace crescendo

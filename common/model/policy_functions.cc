@@ -11,6 +11,7 @@
 #include "common/model/kernel_dispatch.h"
 #include "common/model/kernels.h"
 #include "common/model/parallel.h"
+#include "common/model/tile_product.h"
 
 namespace crescendo {
 namespace {
@@ -91,6 +92,7 @@ RopeTable::RopeTable(const ModelConfig& config) {
 
 void RopeTable::Reserve(int64_t count) {
   if (cosine_.defined() && cosine_.size(0) >= count) return;
+  copies_.clear();
   int64_t size = 1024;
   while (size < count) size *= 2;
   const at::Tensor angles = at::outer(at::arange(size, at::kFloat), inverse_frequencies_);
@@ -107,6 +109,16 @@ void RopeTable::Reserve(int64_t count) {
   }
 }
 
+RopeTable::Rows RopeTable::At(const at::Tensor& positions) const {
+  const at::Device device = positions.device();
+  if (device.is_cpu()) {
+    return {cosine_.index_select(0, positions), sine_.index_select(0, positions)};
+  }
+  Rows& copy = copies_[device.index()];
+  if (!copy.cosine.defined()) copy = {cosine_.to(device), sine_.to(device)};
+  return {copy.cosine.index_select(0, positions), copy.sine.index_select(0, positions)};
+}
+
 void EmbedInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& out) {
   const int64_t* ids = tokens.data_ptr<int64_t>();
   const size_t row_bytes = static_cast<size_t>(table.size(1)) * table.element_size();
@@ -117,6 +129,18 @@ void EmbedInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tens
                   for (int64_t t = begin; t < end; ++t) {
                     std::memcpy(to + static_cast<size_t>(t) * row_bytes,
                                 from + static_cast<size_t>(ids[t]) * row_bytes, row_bytes);
+                  }
+                });
+}
+
+void EmbedTileOrderInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& out) {
+  const int64_t* ids = tokens.data_ptr<int64_t>();
+  const int64_t size = table.size(1);
+  ParallelRange(at::get_num_threads(), tokens.size(0), RowGrain(size),
+                [&](int64_t begin, int64_t end) {
+                  for (int64_t t = begin; t < end; ++t) {
+                    kernels::ReadTileOrderRow(Data<kernels::Bf16>(table), size, ids[t],
+                                              Data<kernels::Bf16>(out) + t * size);
                   }
                 });
 }
@@ -227,6 +251,30 @@ void SwiGluInto(const at::Tensor& gate_up, const at::Tensor& out) {
                                                       Data<T>(out) + begin * n, end - begin, n);
                   });
   });
+}
+
+// rows[ids[t]] += d[t], in the order of the tokens.
+void EmbedBackward(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& d) {
+  if (!table.requires_grad()) return;
+  const int64_t n = d.size(1);
+  const int64_t* id = tokens.data_ptr<int64_t>();
+  float* base = GradientOf(table).data_ptr<float>();
+  for (int64_t t = 0; t < d.size(0); ++t) {
+    float* row = base + id[t] * n;
+    if (d.scalar_type() == at::kFloat) {
+      const float* from = Data<float>(d) + t * n;
+      for (int64_t i = 0; i < n; ++i) row[i] += from[i];
+    } else {
+      kernels::Kernels().add_bf16(Data<kernels::Bf16>(d) + t * n, row, n);
+    }
+  }
+}
+
+const PolicyFunctions& CpuFunctions() {
+  static const PolicyFunctions functions = {
+      &RmsNormInto,         &NormAndRotate,         &SwiGluInto,         &EmbedInto,
+      &RmsNormBackwardInto, &NormAndRotateBackward, &SwiGluBackwardInto, &EmbedBackward};
+  return functions;
 }
 
 }  // namespace crescendo

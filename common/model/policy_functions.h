@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 
 #include "common/model/model_weights.h"
 
@@ -20,10 +21,17 @@ class RopeTable {
   const float* cosine() const { return cosine_.data_ptr<float>(); }
   const float* sine() const { return sine_.data_ptr<float>(); }
 
+  // cos and sin, [T, head_dim / 2] each, of positions [T] int64 on any device, where they are.
+  struct Rows {
+    at::Tensor cosine, sine;
+  };
+  Rows At(const at::Tensor& positions) const;
+
  private:
   at::Tensor inverse_frequencies_;
   at::Tensor cosine_;
   at::Tensor sine_;
+  mutable std::map<int, Rows> copies_;  // on other devices, by their index
 };
 
 // Forward, shared by rollout and learner
@@ -38,6 +46,8 @@ void NormAndRotate(const at::Tensor& qkv, const at::Tensor& positions, const Lay
 void SwiGluInto(const at::Tensor& gate_up, const at::Tensor& out);
 // out [T, hidden] = rows of the table [vocab, hidden]; ids are within it.
 void EmbedInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& out);
+// The same from a bf16 table in tile order (tile_product.h).
+void EmbedTileOrderInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& out);
 
 // Backward: gradients of weights go to .grad (gradient_sink.h) ------------------------------------
 
@@ -51,6 +61,25 @@ void NormAndRotateBackward(const at::Tensor& d_qkv, const at::Tensor& before,
                            const ModelConfig& config, const RopeTable& rope);
 // d [T, 2 mlp] from d_out [T, mlp]; d may be gate_up itself.
 void SwiGluBackwardInto(const at::Tensor& gate_up, const at::Tensor& d_out, const at::Tensor& d);
+// Adds d [T, hidden] to the rows of the table's gradient, token by token.
+void EmbedBackward(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& d);
+
+// One set of them -----------------------------------------------------------------------------
+
+// What a pass computes with: the CPU's kernels (all of the above), or the same contracts written
+// in ATen's operations, for tensors on any device (policy_functions_aten.cc).
+struct PolicyFunctions {
+  decltype(&RmsNormInto) rms_norm;
+  decltype(&NormAndRotate) norm_and_rotate;
+  decltype(&SwiGluInto) swiglu;
+  decltype(&EmbedInto) embed;
+  decltype(&RmsNormBackwardInto) rms_norm_backward;
+  decltype(&NormAndRotateBackward) norm_and_rotate_backward;
+  decltype(&SwiGluBackwardInto) swiglu_backward;
+  decltype(&EmbedBackward) embed_backward;
+};
+const PolicyFunctions& CpuFunctions();
+const PolicyFunctions& AtenFunctions();
 
 }  // namespace crescendo
 

@@ -30,6 +30,21 @@ namespace {
 
 const char* DtypeName(at::ScalarType dtype) { return dtype == at::kFloat ? "F32" : "BF16"; }
 
+std::vector<TensorBytes> BytesOf(const std::vector<NamedTensor>& tensors) {
+  std::vector<TensorBytes> bytes;
+  for (const NamedTensor& t : tensors) {
+    bytes.push_back(
+        {t.name, DtypeName(t.tensor.scalar_type()), t.tensor.sizes().vec(),
+         absl::string_view(static_cast<const char*>(t.tensor.data_ptr()), t.tensor.nbytes())});
+  }
+  return bytes;
+}
+
+// A deterministic policy has the learner's bits, and the learner multiplies in plain order.
+void OrderWeights(const LoadOptions& options, ModelWeights* weights) {
+  if (options.for_decoding && !options.deterministic && !options.aten) BringToTileOrder(weights);
+}
+
 // The graph of a forward pass as one node: its backward pass is the tape's.
 struct TapeNode : torch::autograd::Node {
   torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override {
@@ -48,8 +63,9 @@ struct TapeNode : torch::autograd::Node {
 
 class PolicyModel::Impl {
  public:
-  Impl(std::unique_ptr<ModelWeights> weights, bool deterministic)
+  Impl(std::unique_ptr<ModelWeights> weights, bool deterministic, bool aten)
       : weights_(std::move(weights)), rope_(weights_->config) {
+    weights_->aten = aten || !weights_->device.is_cpu();
     weights_->deterministic = deterministic;
     for (LayerWeights& layer : weights_->layers) layer.deterministic = deterministic;
   }
@@ -67,13 +83,18 @@ class PolicyModel::Impl {
       }
     }
     at::NoGradGuard no_grad;
+    if (weights_->aten) return Evaluate(tokens, positions, attention);
     return HiddenInPlace(tokens, positions, attention);
   }
 
   at::Tensor NarrowLogits(const at::Tensor& hidden) {
     at::NoGradGuard no_grad;
     at::Tensor out = Scratch(&logits_, hidden.size(0), config().vocab_size, weights_->dtype);
-    LinearInto(hidden, weights_->head_t, at::Tensor(), out, false, weights_->deterministic);
+    if (weights_->tile_order) {
+      TileLinearInto(hidden, weights_->head, at::Tensor(), out, false);
+    } else {
+      LinearInto(hidden, weights_->head_t, at::Tensor(), out, false, weights_->deterministic);
+    }
     return out;
   }
 
@@ -87,6 +108,7 @@ class PolicyModel::Impl {
 
   int64_t scratch_bytes() const {
     int64_t bytes = tape_ == nullptr ? 0 : tape_->bytes();
+    if (evaluation_ != nullptr) bytes += evaluation_->bytes();
     for (const at::Tensor* t :
          {&residual_, &normed_, &qkv_, &gate_up_, &mlp_, &logits_, &wide_logits_}) {
       if (t->defined()) bytes += static_cast<int64_t>(t->nbytes());
@@ -126,6 +148,7 @@ class PolicyModel::Impl {
 
   at::Tensor HiddenWithGradients(const at::Tensor& trained, const at::Tensor& tokens,
                                  const at::Tensor& positions, AttentionContext& attention) {
+    TORCH_CHECK(!weights_->tile_order, "gradients: the policy was loaded for decoding");
     const auto* packed = dynamic_cast<const PackedAttention*>(&attention);
     TORCH_CHECK(packed != nullptr, "gradients: expected packed attention");
     // A tape whose backward pass is still to come keeps its memory.
@@ -143,6 +166,17 @@ class PolicyModel::Impl {
     node->after_layer = after_layer_;
     torch::autograd::create_gradient_edge(hidden, node);
     return hidden;
+  }
+
+  at::Tensor Evaluate(const at::Tensor& tokens, const at::Tensor& positions,
+                      AttentionContext& attention) {
+    TORCH_CHECK(!weights_->tile_order, "gradients: the policy was loaded for decoding");
+    const auto* packed = dynamic_cast<const PackedAttention*>(&attention);
+    TORCH_CHECK(packed != nullptr, "ATen's operations: expected packed attention");
+    if (evaluation_ == nullptr) {
+      evaluation_ = std::make_unique<PolicyTape>(weights_.get(), &rope_);
+    }
+    return evaluation_->Evaluate(tokens, positions, *packed);
   }
 
   at::Tensor HiddenInPlace(const at::Tensor& tokens, const at::Tensor& positions,
@@ -165,19 +199,31 @@ class PolicyModel::Impl {
     const at::Tensor none;
     {
       const WeightUse use(weights_->watcher, 0);
-      EmbedInto(weights_->embedding, tokens, h);
+      if (weights_->tile_order && c.tie_embeddings) {
+        EmbedTileOrderInto(weights_->embedding, tokens, h);
+      } else {
+        EmbedInto(weights_->embedding, tokens, h);
+      }
     }
+    const auto linear = [&](const at::Tensor& in, const at::Tensor& w, const at::Tensor& w_t,
+                            const at::Tensor& bias, at::Tensor& out, bool accumulate) {
+      if (weights_->tile_order) {
+        TileLinearInto(in, w, bias, out, accumulate);
+      } else {
+        LinearInto(in, w_t, bias, out, accumulate, weights_->deterministic);
+      }
+    };
     for (int layer = 0; layer < c.layers; ++layer) {
       const WeightUse use(weights_->watcher, 1 + layer);
       const LayerWeights& w = weights_->layers[static_cast<size_t>(layer)];
       RmsNormInto(h, w.input_norm, c.norm_eps, x, none);
-      LinearInto(x, w.qkv_t, w.qkv_bias, qkv, false, w.deterministic);
+      linear(x, w.qkv, w.qkv_t, w.qkv_bias, qkv, false);
       NormAndRotate(qkv, positions, w, c, rope_);
-      LinearInto(attention.Attend(layer, q, k, v), w.o_t, none, h, true, w.deterministic);
+      linear(attention.Attend(layer, q, k, v), w.o, w.o_t, none, h, true);
       RmsNormInto(h, w.post_norm, c.norm_eps, x, none);
-      LinearInto(x, w.gate_up_t, none, gate_up, false, w.deterministic);
+      linear(x, w.gate_up, w.gate_up_t, none, gate_up, false);
       SwiGluInto(gate_up, mlp);
-      LinearInto(mlp, w.down_t, none, h, true, w.deterministic);
+      linear(mlp, w.down, w.down_t, none, h, true);
     }
     const WeightUse use(weights_->watcher, 1 + static_cast<int>(c.layers));
     RmsNormInto(h, weights_->final_norm, c.norm_eps, x, none);
@@ -208,6 +254,7 @@ class PolicyModel::Impl {
   int recompute_layers_ = 0;
   std::function<void(int)> after_layer_;
   std::shared_ptr<PolicyTape> tape_;
+  std::unique_ptr<PolicyTape> evaluation_;  // of passes without gradients, with ATen's operations
   at::Tensor residual_, normed_, qkv_, gate_up_, mlp_, logits_, wide_logits_;
 };
 
@@ -220,16 +267,18 @@ absl::StatusOr<std::unique_ptr<PolicyModel>> PolicyModel::Load(FileSystem& files
   return CatchTorch(
       absl::StrCat("load policy ", path), [&]() -> absl::StatusOr<std::unique_ptr<PolicyModel>> {
         const bool gguf = absl::EndsWith(path, ".gguf");
-        ASSIGN_OR_RETURN(auto weights,
-                         gguf ? LoadGgufWeights(files, path, options.dtype)
-                              : LoadHfWeights(files, path, options.dtype, options.after_unit));
+        ASSIGN_OR_RETURN(
+            auto weights,
+            gguf ? LoadGgufWeights(files, path, options.dtype, options.device)
+                 : LoadHfWeights(files, path, options.dtype, options.after_unit, options.device));
         if (gguf && options.after_unit) {
           for (int unit = 0; unit < UnitCount(weights->config); ++unit) {
             RETURN_IF_ERROR(options.after_unit(UnitOf(*weights, unit)));
           }
         }
-        return std::unique_ptr<PolicyModel>(
-            new PolicyModel(std::make_unique<Impl>(std::move(weights), options.deterministic)));
+        OrderWeights(options, weights.get());
+        return std::unique_ptr<PolicyModel>(new PolicyModel(
+            std::make_unique<Impl>(std::move(weights), options.deterministic, options.aten)));
       });
 }
 
@@ -237,15 +286,19 @@ absl::StatusOr<std::unique_ptr<PolicyModel>> PolicyModel::Init(const ModelConfig
                                                                uint64_t seed,
                                                                const LoadOptions& options) {
   return CatchTorch("make policy", [&]() -> absl::StatusOr<std::unique_ptr<PolicyModel>> {
-    ASSIGN_OR_RETURN(auto weights, RandomWeights(config, seed, options.dtype));
-    return std::unique_ptr<PolicyModel>(
-        new PolicyModel(std::make_unique<Impl>(std::move(weights), options.deterministic)));
+    ASSIGN_OR_RETURN(auto weights, RandomWeights(config, seed, options.dtype, options.device));
+    OrderWeights(options, weights.get());
+    return std::unique_ptr<PolicyModel>(new PolicyModel(
+        std::make_unique<Impl>(std::move(weights), options.deterministic, options.aten)));
   });
 }
 
 const ModelConfig& PolicyModel::config() const { return impl_->weights().config; }
 at::ScalarType PolicyModel::dtype() const { return impl_->weights().dtype; }
+bool PolicyModel::tile_order() const { return impl_->weights().tile_order; }
 bool PolicyModel::deterministic() const { return impl_->weights().deterministic; }
+at::Device PolicyModel::device() const { return impl_->weights().device; }
+bool PolicyModel::aten() const { return impl_->weights().aten; }
 
 at::Tensor PolicyModel::Hidden(const at::Tensor& tokens, const at::Tensor& positions,
                                AttentionContext& attention) {
@@ -272,22 +325,20 @@ void PolicyModel::SetRequiresGrad(bool requires_grad) {
 }
 
 std::vector<TensorBytes> PolicyModel::State() const {
-  std::vector<TensorBytes> state;
-  for (const NamedTensor& p : parameters()) {
-    state.push_back(
-        {p.name, DtypeName(p.tensor.scalar_type()), p.tensor.sizes().vec(),
-         absl::string_view(static_cast<const char*>(p.tensor.data_ptr()), p.tensor.nbytes())});
-  }
-  return state;
+  CRESCENDO_CHECK(device().is_cpu());
+  return BytesOf(parameters());
 }
 
 absl::Status PolicyModel::LoadState(absl::Span<const TensorBytes> tensors) {
   ASSIGN_OR_RETURN(const std::vector<const TensorBytes*> sources,
                    MatchState(ParameterSpecs(config()), tensors));
-  for (size_t i = 0; i < sources.size(); ++i) {
-    RETURN_IF_ERROR(ConvertInto(sources[i]->bytes, sources[i]->dtype, parameters()[i].tensor));
-  }
-  return absl::OkStatus();
+  return CatchTorch("load weights", [&]() -> absl::Status {
+    for (size_t i = 0; i < sources.size(); ++i) {
+      RETURN_IF_ERROR(ConvertInto(sources[i]->bytes, sources[i]->dtype, parameters()[i].tensor));
+      BringToTileOrder(impl_->weights(), parameters()[i].tensor);
+    }
+    return absl::OkStatus();
+  });
 }
 
 absl::Status PolicyModel::CopyFrom(const PolicyModel& other) {
@@ -297,8 +348,12 @@ absl::Status PolicyModel::CopyFrom(const PolicyModel& other) {
 
 absl::Status PolicyModel::Save(FileSystem& files, const std::string& folder) const {
   RETURN_IF_ERROR(files.MakeDirs(folder));
+  std::vector<NamedTensor> host;  // copies of what is on a device
+  RETURN_IF_ERROR(CatchTorch("copy the policy to the host", [&] {
+    for (const NamedTensor& p : parameters()) host.push_back({p.name, p.tensor.detach().cpu()});
+  }));
   std::vector<TensorView> views;
-  for (const TensorBytes& tensor : State()) {
+  for (const TensorBytes& tensor : BytesOf(host)) {
     views.push_back({tensor.name, tensor.dtype == "F32" ? DType::kF32 : DType::kBF16, tensor.shape,
                      absl::MakeConstSpan(tensor.bytes.data(), tensor.bytes.size())});
   }

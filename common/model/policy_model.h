@@ -61,6 +61,13 @@ struct LoadOptions {
   // A token's result has the same bits in any batch and chunk, with gradients and without, on one
   // machine; slower (tests/bench/README.md). The attention must be made so too.
   bool deterministic = false;
+  // Where the weights are. On a device passes are the learner's alone (PackedAttention), in ATen's
+  // operations; `aten`: on the CPU too.
+  at::Device device = at::kCPU;
+  bool aten = false;
+  // Only passes without gradients, and no State, Save or CopyFrom of this policy: bf16 matrices may
+  // then lie in the order of the CPU's matrix unit (tile_product.h), in the same memory.
+  bool for_decoding = false;
   // Called while the weights are loaded, when those of a unit (weight_watcher.h) are there, unit
   // after unit; it may take the memory of their storages away. An error ends the loading.
   std::function<absl::Status(absl::Span<const NamedTensor>)> after_unit = nullptr;
@@ -88,7 +95,12 @@ class PolicyModel {
 
   const ModelConfig& config() const;
   at::ScalarType dtype() const;
+  // Loaded for_decoding, and the CPU and the shape allow it.
+  bool tile_order() const;
   bool deterministic() const;
+  at::Device device() const;
+  bool aten()
+      const;  // LoadOptions::aten, or on a device: what PackedAttention and TokenLogProb take
 
   // tokens [T] int64 and positions [T] int64, both contiguous on the CPU, ids in [0, vocab_size)
   // and positions in [0, 2^20); checked. Returns [T, hidden_size] in the model's dtype, after the
@@ -127,7 +139,7 @@ class PolicyModel {
   void SetRequiresGrad(bool requires_grad);
 
   // parameters() as bytes: views of the weights themselves, valid while the model lives and until
-  // it is changed. For publishing and checkpoints.
+  // it is changed. For publishing and checkpoints. Requires weights on the CPU.
   std::vector<TensorBytes> State() const;
   // Overwrites all parameters in place (a weight swap). All are checked before one is written:
   // INVALID_ARGUMENT names the tensor that is missing, unknown, doubled, or of wrong shape, dtype

@@ -3,40 +3,23 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "common/model/gradient_sink.h"
-#include "common/model/kernel_dispatch.h"
-#include "common/model/kernels.h"
 #include "common/model/linear.h"
 
 namespace crescendo {
-namespace {
-
-// rows[ids[t]] += d[t], in the order of the tokens.
-void AddRows(const at::Tensor& ids, const at::Tensor& d, const at::Tensor& rows) {
-  const int64_t n = d.size(1);
-  const int64_t* id = ids.data_ptr<int64_t>();
-  float* base = rows.data_ptr<float>();
-  for (int64_t t = 0; t < d.size(0); ++t) {
-    float* row = base + id[t] * n;
-    if (d.scalar_type() == at::kFloat) {
-      const float* from = Data<float>(d) + t * n;
-      for (int64_t i = 0; i < n; ++i) row[i] += from[i];
-    } else {
-      kernels::Kernels().add_bf16(Data<kernels::Bf16>(d) + t * n, row, n);
-    }
-  }
-}
-
-}  // namespace
-
 PolicyTape::PolicyTape(const ModelWeights* weights, const RopeTable* rope)
-    : weights_(weights), rope_(rope), kept_(weights->layers.size()) {}
+    : weights_(weights),
+      rope_(rope),
+      f_(weights->aten ? AtenFunctions() : CpuFunctions()),
+      kept_(weights->layers.size()) {}
 
 at::Tensor PolicyTape::Rows(at::Tensor* buffer, int64_t columns, at::ScalarType dtype) const {
   if (!buffer->defined() || buffer->size(0) < tokens_count_) {
     *buffer = at::Tensor();
-    *buffer = at::empty({tokens_count_, columns}, at::TensorOptions().dtype(dtype));
+    *buffer = at::empty({tokens_count_, columns},
+                        at::TensorOptions().dtype(dtype).device(weights_->device));
   }
   return buffer->narrow(0, 0, tokens_count_);
 }
@@ -80,30 +63,43 @@ void PolicyTape::LayerForward(size_t layer, const Activations& a, at::Tensor nex
   const at::Tensor x = Rows(&normed_, c.hidden_size, weights_->dtype);
   const at::Tensor none;
   at::Tensor qkv = a.qkv, middle = a.middle, gate_up = a.gate_up;
-  RmsNormInto(a.input, w.input_norm, c.norm_eps, x, a.input_rstd);
+  f_.rms_norm(a.input, w.input_norm, c.norm_eps, x, a.input_rstd);
   LinearInto(x, w.qkv_t, w.qkv_bias, qkv, false, w.deterministic);
   if (c.qk_norm) a.qkv_before_norm.copy_(qkv);
-  NormAndRotate(qkv, positions_, w, c, *rope_);
+  f_.norm_and_rotate(qkv, positions_, w, c, *rope_);
   const Heads heads = HeadsOf(qkv);
   attention_->Forward(heads.q, heads.k, heads.v, a.attention, a.lse);
   middle.copy_(a.input);
   LinearInto(a.attention, w.o_t, none, middle, true, w.deterministic);
-  RmsNormInto(middle, w.post_norm, c.norm_eps, x, a.post_rstd);
+  f_.rms_norm(middle, w.post_norm, c.norm_eps, x, a.post_rstd);
   LinearInto(x, w.gate_up_t, none, gate_up, false, w.deterministic);
   if (!next.defined()) return;
   const at::Tensor mlp = Rows(&mlp_, c.mlp_size, weights_->dtype);
-  SwiGluInto(gate_up, mlp);
+  f_.swiglu(gate_up, mlp);
   next.copy_(middle);
   LinearInto(mlp, w.down_t, none, next, true, w.deterministic);
+}
+
+void PolicyTape::Begin(const at::Tensor& tokens, const at::Tensor& positions,
+                       const PackedAttention& attention) {
+  tokens_ = tokens.to(weights_->device);
+  positions_ = positions.to(weights_->device);
+  tokens_count_ = tokens.size(0);
+  attention_ = std::make_unique<PackedAttention>(attention);
+}
+
+at::Tensor PolicyTape::FinalNorm(const at::Tensor& last) {
+  const ModelConfig& c = weights_->config;
+  const WeightUse use(weights_->watcher, 1 + static_cast<int>(c.layers));
+  const at::Tensor hidden = Rows(&final_, c.hidden_size, weights_->dtype);
+  f_.rms_norm(last, weights_->final_norm, c.norm_eps, hidden, Rows(&final_rstd_, 1, at::kFloat));
+  return hidden;
 }
 
 at::Tensor PolicyTape::Forward(const at::Tensor& tokens, const at::Tensor& positions,
                                const PackedAttention& attention, int recompute_layers) {
   const ModelConfig& c = weights_->config;
-  tokens_ = tokens;
-  positions_ = positions;
-  tokens_count_ = tokens.size(0);
-  attention_ = std::make_unique<PackedAttention>(attention);
+  Begin(tokens, positions, attention);
   const size_t layers = kept_.size();
   recomputed_ = recompute_layers < 0 ? layers : std::min<size_t>(recompute_layers, layers);
   const at::Tensor last = Rows(&last_, c.hidden_size, weights_->dtype);
@@ -111,7 +107,7 @@ at::Tensor PolicyTape::Forward(const at::Tensor& tokens, const at::Tensor& posit
     Activations a = Sized(&kept_[layer], Recomputed(layer));
     if (layer == 0) {
       const WeightUse use(weights_->watcher, 0);
-      EmbedInto(weights_->embedding, tokens, a.input);
+      f_.embed(weights_->embedding, tokens_, a.input);
     }
     if (Recomputed(layer)) {
       const at::Tensor input = a.input;
@@ -123,11 +119,25 @@ at::Tensor PolicyTape::Forward(const at::Tensor& tokens, const at::Tensor& posit
         layer, a,
         layer + 1 < layers ? Rows(&kept_[layer + 1].input, c.hidden_size, weights_->dtype) : last);
   }
-  if (layers == 0) EmbedInto(weights_->embedding, tokens, last);
-  const WeightUse use(weights_->watcher, 1 + static_cast<int>(layers));
-  const at::Tensor hidden = Rows(&final_, c.hidden_size, weights_->dtype);
-  RmsNormInto(last, weights_->final_norm, c.norm_eps, hidden, Rows(&final_rstd_, 1, at::kFloat));
-  return hidden;
+  if (layers == 0) f_.embed(weights_->embedding, tokens_, last);
+  return FinalNorm(last);
+}
+
+at::Tensor PolicyTape::Evaluate(const at::Tensor& tokens, const at::Tensor& positions,
+                                const PackedAttention& attention) {
+  Begin(tokens, positions, attention);
+  at::Tensor next = Rows(&last_, weights_->config.hidden_size, weights_->dtype);
+  Activations a = Sized(&again_, false);
+  {
+    const WeightUse use(weights_->watcher, 0);
+    f_.embed(weights_->embedding, tokens_, a.input);
+  }
+  for (size_t layer = 0; layer < kept_.size(); ++layer) {
+    const WeightUse use(weights_->watcher, 1 + static_cast<int>(layer));
+    LayerForward(layer, a, next);
+    std::swap(a.input, next);
+  }
+  return FinalNorm(a.input);
 }
 
 void PolicyTape::LayerBackward(size_t layer, const Activations& a, const at::Tensor& d) {
@@ -142,14 +152,14 @@ void PolicyTape::LayerBackward(size_t layer, const Activations& a, const at::Ten
   at::Tensor d_attention = Rows(&d_attention_, c.query_size(), dtype);
   at::Tensor d_qkv = Rows(&d_qkv_, c.query_size() + 2 * c.kv_size(), dtype);
 
-  SwiGluInto(a.gate_up, mlp);
+  f_.swiglu(a.gate_up, mlp);
   AddWeightGradient({w.down}, d, mlp);
   at::mm_out(d_mlp, d, w.down);
-  SwiGluBackwardInto(a.gate_up, d_mlp, a.gate_up);  // in place: it is not needed any more
-  RmsNormInto(a.middle, w.post_norm, c.norm_eps, x, none);
+  f_.swiglu_backward(a.gate_up, d_mlp, a.gate_up);  // in place: it is not needed any more
+  f_.rms_norm(a.middle, w.post_norm, c.norm_eps, x, none);
   AddWeightGradient({w.gate, w.up}, a.gate_up, x);
   at::mm_out(d_part, a.gate_up, w.gate_up);
-  RmsNormBackwardInto(a.middle, w.post_norm, a.post_rstd, d_part, x);
+  f_.rms_norm_backward(a.middle, w.post_norm, a.post_rstd, d_part, x);
   d.add_(x);
 
   AddWeightGradient({w.o}, d, a.attention);
@@ -158,8 +168,8 @@ void PolicyTape::LayerBackward(size_t layer, const Activations& a, const at::Ten
   const Heads grads = HeadsOf(d_qkv);
   attention_->Backward(heads.q, heads.k, heads.v, a.attention, a.lse, d_attention,
                        {grads.q, grads.k, grads.v});
-  NormAndRotateBackward(d_qkv, a.qkv_before_norm, positions_, w, c, *rope_);
-  RmsNormInto(a.input, w.input_norm, c.norm_eps, x, none);
+  f_.norm_and_rotate_backward(d_qkv, a.qkv_before_norm, positions_, w, c, *rope_);
+  f_.rms_norm(a.input, w.input_norm, c.norm_eps, x, none);
   AddWeightGradient({w.q, w.k, w.v}, d_qkv, x);
   if (w.qkv_bias.defined()) {
     const at::Tensor d_bias = d_qkv.sum(0, false, at::kFloat);
@@ -168,7 +178,7 @@ void PolicyTape::LayerBackward(size_t layer, const Activations& a, const at::Ten
     AddGradient(w.v_bias, d_bias.narrow(0, c.query_size() + c.kv_size(), c.kv_size()));
   }
   at::mm_out(d_part, d_qkv, w.qkv);
-  RmsNormBackwardInto(a.input, w.input_norm, a.input_rstd, d_part, x);
+  f_.rms_norm_backward(a.input, w.input_norm, a.input_rstd, d_part, x);
   d.add_(x);
 }
 
@@ -177,8 +187,8 @@ void PolicyTape::Backward(const at::Tensor& d_hidden, const std::function<void(i
   const at::Tensor d = Rows(&d_, c.hidden_size, weights_->dtype);
   {
     const WeightUse use(weights_->watcher, 1 + static_cast<int>(c.layers));
-    RmsNormBackwardInto(Rows(&last_, c.hidden_size, weights_->dtype), weights_->final_norm,
-                        Rows(&final_rstd_, 1, at::kFloat), d_hidden, d);
+    f_.rms_norm_backward(Rows(&last_, c.hidden_size, weights_->dtype), weights_->final_norm,
+                         Rows(&final_rstd_, 1, at::kFloat), d_hidden, d);
   }
   for (size_t layer = kept_.size(); layer-- > 0;) {
     Activations a = Sized(&kept_[layer], Recomputed(layer));
@@ -194,7 +204,7 @@ void PolicyTape::Backward(const at::Tensor& d_hidden, const std::function<void(i
     }
     if (after_layer) after_layer(static_cast<int>(layer));
   }
-  if (weights_->embedding.requires_grad()) AddRows(tokens_, d, GradientOf(weights_->embedding));
+  f_.embed_backward(weights_->embedding, tokens_, d);
   if (after_layer) after_layer(-1);
 }
 

@@ -7,6 +7,9 @@
 // Kept per token and layer, in elements: 3 hidden + 2 query + 2 kv + 2 mlp; of a recomputed layer:
 // hidden. The memory stays for the next pass, as large as the largest pass was.
 //
+// It computes with the CPU's kernels or, where ModelWeights::aten says so, with ATen's operations
+// on the device of the weights (PolicyFunctions).
+//
 // Thread rule: one thread at a time. No graph: call it without gradients enabled. An inner part of
 // PolicyModel.
 #ifndef CRESCENDO_COMMON_MODEL_POLICY_TAPE_H_
@@ -33,6 +36,10 @@ class PolicyTape {
   // As PolicyModel::Hidden. The first `recompute_layers` layers (-1: all) are recomputed.
   at::Tensor Forward(const at::Tensor& tokens, const at::Tensor& positions,
                      const PackedAttention& attention, int recompute_layers);
+  // The same without what a backward pass needs: two layers' worth of memory. Not between Forward
+  // and Backward of one tape.
+  at::Tensor Evaluate(const at::Tensor& tokens, const at::Tensor& positions,
+                      const PackedAttention& attention);
   // Of the last Forward; d_hidden [T, hidden]. Once for each Forward. `after_layer` (may be empty)
   // is called when the gradients of a layer are there, and at last with -1 for those of the
   // embedding.
@@ -54,6 +61,9 @@ class PolicyTape {
   struct Heads {
     at::Tensor q, k, v;
   };
+  void Begin(const at::Tensor& tokens, const at::Tensor& positions,
+             const PackedAttention& attention);
+  at::Tensor FinalNorm(const at::Tensor& last);
   at::Tensor Rows(at::Tensor* buffer, int64_t columns, at::ScalarType dtype) const;
   Activations Sized(Activations* kept, bool input_only) const;
   Heads HeadsOf(const at::Tensor& qkv) const;
@@ -65,9 +75,10 @@ class PolicyTape {
 
   const ModelWeights* weights_;
   const RopeTable* rope_;
+  const PolicyFunctions& f_;
   // Of the last Forward.
   int64_t tokens_count_ = 0;
-  at::Tensor tokens_, positions_;
+  at::Tensor tokens_, positions_;  // where the weights are
   std::unique_ptr<PackedAttention> attention_;
   size_t recomputed_ = 0;
   // Memory.
