@@ -64,6 +64,7 @@ absl::StatusOr<ModelRunnerParts> MakeModelRunner(FileSystem& files, const RunCon
   LoadOptions load;
   load.dtype = config.policy.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   load.deterministic = config.policy.deterministic;
+  load.for_decoding = !cuda;
   ASSIGN_OR_RETURN(std::unique_ptr<PolicyModel> model,
                    PolicyModel::Load(files, config.policy.path, load));
   const ModelConfig& shape = model->config();
@@ -90,6 +91,7 @@ absl::StatusOr<ModelRunnerParts> MakeModelRunner(FileSystem& files, const RunCon
   parts.weight_bytes_max = static_cast<uint64_t>(shape.parameter_count()) * 4 + 1024;
   parts.description = absl::StrCat(ArchitectureName(shape.architecture), ", ",
                                    shape.parameter_count(), " parameters, ", config.policy.dtype);
+  if (model->tile_order()) absl::StrAppend(&parts.description, ", on AMX");
   if (cuda) {
     RETURN_IF_ERROR(MakeOnCuda(*model, config, &parts));
   } else {

@@ -156,7 +156,7 @@ struct Decode {
     const at::Tensor positions = at::full_like(tokens, 100);
     at::Tensor hidden, logits;
     *rest = Time(rounds, [&] { hidden = model->Hidden(tokens, positions, none); });
-    *logits_time = Time(rounds, [&] { logits = model->Logits(hidden); });
+    *logits_time = Time(rounds, [&] { logits = model->NarrowLogits(hidden); });
     *sampler =
         Time(rounds, [&] { Die(SampleRows(logits, params, uniforms, absl::MakeSpan(sampled))); });
   }
@@ -166,7 +166,7 @@ struct Decode {
     for (const auto& table : tables) batch.push_back({table, context, 1});
     Die(attention->SetBatch(batch));
     const at::Tensor hidden = model->Hidden(tokens, attention->Positions(), *attention);
-    const at::Tensor logits = model->Logits(hidden);
+    const at::Tensor logits = model->NarrowLogits(hidden);
     if (!sample) return;
     Die(SampleRows(logits, params, uniforms, absl::MakeSpan(sampled)));
     for (size_t i = 0; i < sampled.size(); ++i) {
@@ -280,7 +280,7 @@ int Main(int argc, char** argv) {
       if (name == "smollm2-bf16") dtypes = {at::kBFloat16};
       if (name == "smollm2-fp32") dtypes = {at::kFloat};
       for (const at::ScalarType dtype : dtypes) {
-        auto model = PolicyModel::Load(*files, gguf, {dtype});
+        auto model = PolicyModel::Load(*files, gguf, {.dtype = dtype, .for_decoding = true});
         Die(model.status());
         BenchDecode("SmolLM2-135M", model->get(), 64, 64, 244, 3, threads, block_size);
       }

@@ -148,6 +148,7 @@ int Run(const std::string& path, const std::string& lengths, const std::string& 
   LoadOptions load;
   load.dtype = dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   load.deterministic = deterministic;
+  load.for_decoding = true;
   auto model = PolicyModel::Load(*files, path, load);
   if (!model.ok()) return Fail(model.status());
   Products products(**model);
