@@ -172,6 +172,9 @@ struct LearnerSection {
   int threads = 1;
   std::string dtype = "policy";  // compute of the learner: float32; bfloat16 (with fp32 masters);
                                  // policy: that of [policy]
+  // Where it trains: cpu, or cuda (a rank on device LOCAL_RANK, else on its rank's; not with
+  // policy.deterministic).
+  std::string device = "cpu";
   int recompute_layers = 0;      // layers whose activations are computed again in the backward pass
                                  // instead of kept; -1: all
   int max_staleness = 0;         // [0, kStalenessMax]; 0 is exactly on-policy
@@ -179,6 +182,8 @@ struct LearnerSection {
   int checkpoints_kept = 2;
   int nonfinite_steps_max = 3;  // skipped steps in a row before the run stops with an error
   int versions_kept = 2;        // weight versions that workers can still pull
+  // A version is also published as what changed since the one before, where that is much smaller.
+  bool weight_deltas = true;
   // Processes that `crescendo train` starts on this machine; who starts ranks otherwise says so in
   // WORLD_SIZE.
   int ranks = 1;

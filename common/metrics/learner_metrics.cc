@@ -49,6 +49,9 @@ LearnerMetrics::LearnerMetrics(prometheus::Registry& registry)
                                            "Policy versions published.")),
       weight_bytes_sent_total(MakeCounter(registry, "crescendo_learner_weight_bytes_sent_total",
                                           "Bytes of weights served.")),
+      weight_delta_bytes_sent_total(
+          MakeCounter(registry, "crescendo_learner_weight_delta_bytes_sent_total",
+                      "Bytes of weights served as what changed since the version before.")),
       checkpoints_total(
           MakeCounter(registry, "crescendo_learner_checkpoints_total", "Checkpoints written.")),
       coordinator_failures_total(MakeCounter(registry, "crescendo_learner_rpc_failures_total",
@@ -56,6 +59,9 @@ LearnerMetrics::LearnerMetrics(prometheus::Registry& registry)
                                              {{"peer", "coordinator"}})),
       policy_version(MakeGauge(registry, "crescendo_learner_policy_version",
                                "Newest published version; -1 for none.")),
+      weight_delta_ratio(MakeGauge(
+          registry, "crescendo_learner_weight_delta_ratio",
+          "Bytes of the newest version for a worker that holds the one before, over all bytes.")),
       buffered_groups(MakeGauge(registry, "crescendo_learner_buffered_groups",
                                 "Groups in the experience buffer, unfinished ones included.")),
       buffered_tokens(MakeGauge(registry, "crescendo_learner_buffered_tokens",

@@ -29,10 +29,12 @@ struct LearnerMetrics {
   prometheus::Counter& groups_total;
   prometheus::Counter& published_versions_total;
   prometheus::Counter& weight_bytes_sent_total;
+  prometheus::Counter& weight_delta_bytes_sent_total;
   prometheus::Counter& checkpoints_total;
   prometheus::Counter&
       coordinator_failures_total;  // crescendo_learner_rpc_failures_total{peer=coordinator}
   prometheus::Gauge& policy_version;
+  prometheus::Gauge& weight_delta_ratio;
   prometheus::Gauge& buffered_groups;
   prometheus::Gauge& buffered_tokens;
   prometheus::Gauge& reward_mean;

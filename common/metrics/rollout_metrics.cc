@@ -29,6 +29,9 @@ RolloutMetrics::RolloutMetrics(prometheus::Registry& registry)
                                     "Sample chunks sent to the learner.")),
       weight_bytes_total(MakeCounter(registry, "crescendo_rollout_weight_bytes_total",
                                      "Bytes of weights pulled.")),
+      weight_delta_bytes_total(
+          MakeCounter(registry, "crescendo_rollout_weight_delta_bytes_total",
+                      "Bytes of weights pulled as what changed since the version before.")),
       weight_chunks_refused_total(MakeCounter(registry,
                                               "crescendo_rollout_weight_chunks_refused_total",
                                               "Weight chunks whose checksum was wrong.")),

@@ -24,6 +24,7 @@ struct RolloutMetrics {
   prometheus::Counter& resumed_tokens_total;
   prometheus::Counter& chunks_sent_total;
   prometheus::Counter& weight_bytes_total;
+  prometheus::Counter& weight_delta_bytes_total;
   prometheus::Counter& weight_chunks_refused_total;
   prometheus::Counter& weight_source_failures_total;
   prometheus::Counter& relayed_weight_bytes_total;

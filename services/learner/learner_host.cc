@@ -82,6 +82,8 @@ absl::Status LearnerHost::Perform(LearnerAction action) {
       const absl::Time start = deps_.clock->Now();
       ASSIGN_OR_RETURN(std::vector<TensorData> weights, deps_.trainer->ExportWeights());
       RETURN_IF_ERROR(deps_.weights->Publish(action.version, std::move(weights)));
+      ASSIGN_OR_RETURN(const auto published, deps_.weights->Get(action.version));
+      deps_.metrics->weight_delta_ratio.Set(published->DeltaRatio());
       const absl::Time now = deps_.clock->Now();
       deps_.metrics->published_versions_total.Increment();
       deps_.metrics->policy_version.Set(static_cast<double>(action.version.value()));

@@ -1,6 +1,7 @@
 #include "services/learner/learner_service.h"
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -70,6 +71,15 @@ grpc::Status WeightsServiceImpl::GetManifest(grpc::ServerContext*,
   response->set_chunk_bytes((*weights)->chunk_bytes);
   for (uint32_t crc : (*weights)->chunk_crc32c) response->add_chunk_crc32c(crc);
   response->set_learner_incarnation(incarnation_());
+  if (const std::optional<PublishedDelta>& delta = (*weights)->delta; delta.has_value()) {
+    v1::WeightDelta* out = response->mutable_delta();
+    out->set_base_version(delta->base_version.value());
+    for (uint32_t crc : delta->base_crc32c) out->add_base_crc32c(crc);
+    for (const std::string& chunk : delta->chunks) {
+      out->add_bytes(static_cast<uint32_t>(chunk.size()));
+    }
+    for (uint32_t crc : delta->crc32c) out->add_crc32c(crc);
+  }
   return grpc::Status::OK;
 }
 
@@ -91,16 +101,20 @@ grpc::Status WeightsServiceImpl::PullChunks(grpc::ServerContext*,
                      weights.chunks(), ", asked for ", request->first_chunk(), " to ", end)));
   }
   for (uint32_t i = request->first_chunk(); i < end; ++i) {
-    const absl::string_view data = weights.Chunk(i);
+    const bool as_delta =
+        request->deltas() && weights.delta.has_value() && !weights.delta->chunks[i].empty();
+    const absl::string_view data = as_delta ? weights.delta->chunks[i] : weights.Chunk(i);
     v1::WeightChunk chunk;
     chunk.set_version(weights.version.value());
     chunk.set_index(i);
     chunk.set_data(data.data(), data.size());
-    chunk.set_crc32c(weights.chunk_crc32c[i]);
+    chunk.set_crc32c(as_delta ? weights.delta->crc32c[i] : weights.chunk_crc32c[i]);
+    chunk.set_delta(as_delta);
     if (!writer->Write(chunk)) {
       return grpc::Status(grpc::StatusCode::CANCELLED, "the receiver left");
     }
     sent_bytes_->Increment(static_cast<double>(data.size()));
+    if (as_delta) sent_delta_bytes_->Increment(static_cast<double>(data.size()));
   }
   return grpc::Status::OK;
 }

@@ -46,10 +46,14 @@ class LearnerServiceImpl final : public v1::LearnerService::Service {
 
 class WeightsServiceImpl final : public v1::WeightsService::Service {
  public:
-  // `incarnation` says which learner's versions these are; `sent_bytes` counts. All outlive it.
+  // `incarnation` says which learner's versions these are; `sent_bytes` counts what is sent,
+  // `sent_delta_bytes` those of them that are deltas. All outlive it.
   WeightsServiceImpl(const WeightStore* weights, std::function<std::string()> incarnation,
-                     prometheus::Counter* sent_bytes)
-      : weights_(weights), incarnation_(std::move(incarnation)), sent_bytes_(sent_bytes) {}
+                     prometheus::Counter* sent_bytes, prometheus::Counter* sent_delta_bytes)
+      : weights_(weights),
+        incarnation_(std::move(incarnation)),
+        sent_bytes_(sent_bytes),
+        sent_delta_bytes_(sent_delta_bytes) {}
 
   grpc::Status GetManifest(grpc::ServerContext* context, const v1::GetManifestRequest* request,
                            v1::WeightManifest* response) override;
@@ -61,6 +65,7 @@ class WeightsServiceImpl final : public v1::WeightsService::Service {
   const WeightStore* const weights_;
   const std::function<std::string()> incarnation_;
   prometheus::Counter* const sent_bytes_;
+  prometheus::Counter* const sent_delta_bytes_;
 };
 
 }  // namespace crescendo

@@ -122,7 +122,8 @@ absl::Status RunLearner(const RunConfig& config, const RankEnvironment& ranks, F
   metrics.ranks.Set(ranks.size);
   CheckpointStore checkpoints(&files, MakeCheckpointOptions(config));
   ASSIGN_OR_RETURN(LearnerRestore restore, Restore(checkpoints, *trainer, log));
-  WeightStore weights(config.learner.versions_kept, limits::kWeightChunkBytes);
+  WeightStore weights(config.learner.versions_kept, limits::kWeightChunkBytes,
+                      config.learner.weight_deltas);
   ASSIGN_OR_RETURN(const LearnerHostOptions options,
                    MakeHostOptions(config, trainer->vocabulary_size(), RandomIncarnation()));
   LearnerHost host(options, {trainer.get(), &checkpoints, &weights, &metrics, &clock, &trace}, log,
@@ -130,7 +131,8 @@ absl::Status RunLearner(const RunConfig& config, const RankEnvironment& ranks, F
   ExperienceServiceImpl experience(&host);
   LearnerServiceImpl learner_service(&host);
   WeightsServiceImpl weights_service(
-      &weights, [&host] { return host.incarnation(); }, &metrics.weight_bytes_sent_total);
+      &weights, [&host] { return host.incarnation(); }, &metrics.weight_bytes_sent_total,
+      &metrics.weight_delta_bytes_sent_total);
   ASSIGN_OR_RETURN(
       const std::unique_ptr<RpcServer> server,
       RpcServer::Start({.address = config.network.learner,

@@ -50,14 +50,18 @@ grpc::Status RelayServiceImpl::PullChunks(grpc::ServerContext* context,
         "weights of version ", kept->manifest().version(), ": chunks: expected at most ",
         kept->chunks(), ", asked for ", request->first_chunk(), " to ", end)));
   }
+  if (request->deltas() && !kept->has_deltas()) {
+    return ToGrpc(absl::FailedPreconditionError(absl::StrCat(
+        "weights of version ", kept->manifest().version(), ": held here without deltas")));
+  }
   grpc::Status left(grpc::StatusCode::CANCELLED, "the receiver left");
   absl::Duration silent;
   for (uint32_t i = request->first_chunk(); i < end;) {
     v1::WeightChunk chunk;
     chunk.set_version(kept->manifest().version());
     chunk.set_index(i);
-    absl::string_view data;
-    const RelayedVersion::Found found = kept->AwaitChunk(i, kLook, &data);
+    RelayedVersion::Chunk held;
+    const RelayedVersion::Found found = kept->AwaitChunk(i, request->deltas(), kLook, &held);
     if (found == RelayedVersion::Found::kGone) {
       return ToGrpc(absl::UnavailableError(
           absl::StrCat("weights of version ", kept->manifest().version(), ": given up here")));
@@ -67,13 +71,15 @@ grpc::Status RelayServiceImpl::PullChunks(grpc::ServerContext* context,
       silent += kLook;
       if (silent < kSign) continue;
     } else {
-      chunk.set_data(data.data(), data.size());
-      chunk.set_crc32c(kept->manifest().chunk_crc32c(static_cast<int>(i)));
-      ++i;
+      const v1::WeightManifest& manifest = kept->manifest();
+      const auto index = static_cast<int>(i++);
+      chunk.set_data(held.data.data(), held.data.size());
+      chunk.set_delta(held.delta);
+      chunk.set_crc32c(held.delta ? manifest.delta().crc32c(index) : manifest.chunk_crc32c(index));
     }
     silent = absl::ZeroDuration();
     if (!writer->Write(chunk)) return left;
-    relayed_bytes_->Increment(static_cast<double>(data.size()));
+    relayed_bytes_->Increment(static_cast<double>(held.data.size()));
   }
   return grpc::Status::OK;
 }

@@ -20,7 +20,7 @@ class RelayServiceImpl final : public v1::WeightsService::Service {
                            v1::WeightManifest* response) override;
   // NOT_FOUND when the version was not begun here and is not within two seconds (who asks may have
   // had the news before), OUT_OF_RANGE names the chunks that it has, UNAVAILABLE when this worker
-  // has given it up.
+  // has given it up, FAILED_PRECONDITION when deltas are asked for and it has none.
   grpc::Status PullChunks(grpc::ServerContext* context, const v1::PullChunksRequest* request,
                           grpc::ServerWriter<v1::WeightChunk>* writer) override;
 

@@ -14,7 +14,7 @@
 namespace crescendo {
 namespace {
 
-constexpr int kRounds = 4;          // streams for what is missing of one manifest, at one source
+constexpr int kRounds = 4;          // streams in a row that bring nothing, at one source
 constexpr size_t kSourcesMax = 16;  // addresses that are kept
 // What a slow link needs for a chunk or a version, on top of the plain deadline.
 constexpr double kBytesPerSecondMin = 1e6;
@@ -28,6 +28,16 @@ constexpr absl::Duration kConnect = absl::Seconds(2);
 
 absl::Duration SlowLink(uint64_t bytes) {
   return absl::Seconds(static_cast<double>(bytes) / kBytesPerSecondMin);
+}
+
+// Of `chunks` chunks of at most `chunk_bytes`; the field that is wrong, or empty.
+std::string WrongDeltaField(const v1::WeightDelta& delta, uint64_t chunks, uint64_t chunk_bytes) {
+  const auto count = static_cast<int>(chunks);
+  if (delta.base_crc32c_size() != count) return "delta.base_crc32c";
+  if (delta.crc32c_size() != count) return "delta.crc32c";
+  const bool small = std::all_of(delta.bytes().begin(), delta.bytes().end(),
+                                 [&](uint64_t bytes) { return bytes < chunk_bytes; });
+  return delta.bytes_size() == count && small ? "" : "delta.bytes";
 }
 
 }  // namespace
@@ -53,6 +63,13 @@ absl::Status CheckManifest(const v1::WeightManifest& manifest, PolicyVersion ver
   const uint64_t chunks = (total + chunk - 1) / chunk;
   if (static_cast<uint64_t>(manifest.chunk_crc32c_size()) != chunks) {
     return fail("chunk_crc32c", absl::StrCat(chunks, " checksums"), manifest.chunk_crc32c_size());
+  }
+  if (manifest.has_delta()) {
+    const std::string wrong = WrongDeltaField(manifest.delta(), chunks, chunk);
+    if (!wrong.empty()) {
+      return fail(wrong, absl::StrCat(chunks, " of chunks of ", chunk, " bytes"),
+                  manifest.delta().bytes_size());
+    }
   }
   uint64_t offset = 0;
   for (const v1::WeightTensor& tensor : manifest.tensors()) {
@@ -200,16 +217,7 @@ absl::StatusOr<v1::WeightManifest> WeightsClient::GetManifest(PolicyVersion vers
 absl::Status WeightsClient::PullVersion(PolicyVersion version) {
   ASSIGN_OR_RETURN(const v1::WeightManifest manifest, GetManifest(version));
   const std::shared_ptr<RelayedVersion> weights = relay_->Begin(manifest);
-  absl::Status status;
-  for (const std::string& address : Sources()) {
-    if (weights->Whole() || Superseded(version)) break;
-    status = PullFrom(address, weights.get());
-    if (!status.ok() && !weights->Whole() && !Superseded(version)) {
-      context_.metrics->weight_source_failures_total.Increment();
-      context_.log.Warn("weight source failed, the next one is asked",
-                        {{"from", address}, {"version", version.value()}, {"status", status}});
-    }
-  }
+  const absl::Status status = PullFromAll(weights.get());
   if (Superseded(version)) {
     if (!weights->Whole()) weights->GiveUp();
     return absl::CancelledError("another version is wanted");
@@ -217,6 +225,34 @@ absl::Status WeightsClient::PullVersion(PolicyVersion version) {
   if (!weights->Whole()) return status;
   HandOn(*weights);
   return absl::OkStatus();
+}
+
+// From each source in turn, until the version is whole: those that have it without deltas are asked
+// again when none is left that has them. The last failure.
+absl::Status WeightsClient::PullFromAll(RelayedVersion* weights) {
+  const PolicyVersion version(weights->manifest().version());
+  std::vector<std::string> sources = Sources(), without_deltas;
+  absl::Status status;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    if (weights->Whole() || Superseded(version)) break;
+    const absl::Status pulled = PullFrom(sources[i], weights);
+    if (pulled.code() == absl::StatusCode::kFailedPrecondition && weights->FirstMissing().deltas) {
+      without_deltas.push_back(sources[i]);
+    } else {
+      status = pulled;
+      if (!status.ok() && !weights->Whole() && !Superseded(version)) {
+        context_.metrics->weight_source_failures_total.Increment();
+        context_.log.Warn("weight source failed, the next one is asked",
+                          {{"from", sources[i]}, {"version", version.value()}, {"status", status}});
+      }
+    }
+    if (i + 1 == sources.size() && !without_deltas.empty()) {
+      weights->RefuseDeltas();
+      sources.insert(sources.end(), without_deltas.begin(), without_deltas.end());
+      without_deltas.clear();
+    }
+  }
+  return status;
 }
 
 void WeightsClient::HandOn(const RelayedVersion& weights) {
@@ -233,7 +269,6 @@ void WeightsClient::HandOn(const RelayedVersion& weights) {
                                            tensor.bytes()});
   }
   staged->bytes = weights.bytes();
-  context_.metrics->weight_bytes_total.Increment(static_cast<double>(staged->bytes->size()));
   stage_(std::move(staged));
   context_.post(
       [version, incarnation](RolloutCore& core) { core.OnWeightsReady(version, incarnation); });
@@ -246,12 +281,14 @@ absl::Status WeightsClient::PullFrom(const std::string& address, RelayedVersion*
   ASSIGN_OR_RETURN(v1::WeightsService::Stub * stub, StubOf(address));
   const PolicyVersion version(weights->manifest().version());
   absl::Status status;
-  for (int round = 0; round < kRounds && !weights->Whole(); ++round) {
+  for (int idle = 0; idle < kRounds && !weights->Whole();) {
     if (Superseded(version)) return absl::CancelledError("another version is wanted");
-    const uint32_t missing = weights->FirstMissing().first;
+    const size_t missing = weights->missing();
     status = PullRun(stub, address, weights);
+    const bool progress = weights->missing() < missing;
     // A source that is gone or late is not asked again; one that sent something may go on.
-    if (!status.ok() && weights->FirstMissing().first == missing) break;
+    if (!status.ok() && !progress) break;
+    idle = progress ? 0 : idle + 1;
   }
   if (weights->Whole()) return absl::OkStatus();
   if (status.ok()) status = absl::DataLossError("chunks are missing or broken after all tries");
@@ -263,11 +300,12 @@ absl::Status WeightsClient::PullRun(v1::WeightsService::Stub* stub, const std::s
                                     RelayedVersion* weights) {
   const v1::WeightManifest& manifest = weights->manifest();
   const PolicyVersion version(manifest.version());
-  const auto [begin, end] = weights->FirstMissing();
+  const RelayedVersion::Run run = weights->FirstMissing();
   v1::PullChunksRequest request;
   request.set_version(manifest.version());
-  request.set_first_chunk(begin);
-  request.set_chunks(end - begin);
+  request.set_first_chunk(run.begin);
+  request.set_chunks(run.end - run.begin);
+  request.set_deltas(run.deltas);
   request.set_learner_incarnation(manifest.learner_incarnation());
   const absl::Duration plain = context_.peers.rpc_timeout;
   const absl::Duration slow = plain + SlowLink(manifest.chunk_bytes());
@@ -287,7 +325,7 @@ absl::Status WeightsClient::PullRun(v1::WeightsService::Stub* stub, const std::s
           longest_gap > absl::ZeroDuration() ? std::min(known, slow) : slow;
       if (now - sign > silence || now - data > 2 * slow) {
         return absl::DeadlineExceededError(
-            absl::StrCat(address, ": no chunk ", weights->FirstMissing().first, " for ",
+            absl::StrCat(address, ": no chunk ", weights->FirstMissing().begin, " for ",
                          absl::FormatDuration(absl::Trunc(now - data, absl::Milliseconds(1)))));
       }
       continue;
@@ -296,15 +334,27 @@ absl::Status WeightsClient::PullRun(v1::WeightsService::Stub* stub, const std::s
     if (chunk.data().empty()) continue;  // it waits for the chunk itself
     longest_gap = std::max(longest_gap, now - data);
     data = now;
-    if (chunk.version() != manifest.version() || !weights->Put(chunk.index(), chunk.data())) {
-      context_.metrics->weight_chunks_refused_total.Increment();
-      context_.log.Warn(
-          "weight chunk refused, asked for again",
-          {{"from", address}, {"chunk", chunk.index()}, {"version", manifest.version()}});
-    }
+    Take(chunk, address, weights);
   }
   if (stream.status().ok()) return absl::OkStatus();
   return DescribeFailure(stream.status(), absl::StrCat(address, " for chunks"), RealNow() - start);
+}
+
+void WeightsClient::Take(const v1::WeightChunk& chunk, const std::string& address,
+                         RelayedVersion* weights) {
+  const auto bytes = static_cast<double>(chunk.data().size());
+  context_.metrics->weight_bytes_total.Increment(bytes);
+  if (chunk.delta()) context_.metrics->weight_delta_bytes_total.Increment(bytes);
+  const int64_t version = weights->manifest().version();
+  if (chunk.version() == version && (chunk.delta() ? weights->PutDelta(chunk.index(), chunk.data())
+                                                   : weights->Put(chunk.index(), chunk.data()))) {
+    return;
+  }
+  context_.metrics->weight_chunks_refused_total.Increment();
+  context_.log.Warn("weight chunk refused, asked for again", {{"from", address},
+                                                              {"chunk", chunk.index()},
+                                                              {"delta", chunk.delta()},
+                                                              {"version", version}});
 }
 
 }  // namespace crescendo

@@ -4,6 +4,10 @@
 // chunk is wrong, missing or late is left for the next one; what has arrived stays. A version is
 // handed on whole or not at all.
 //
+// Who holds the version before asks for deltas. A source that has none is kept for the end: the
+// others, the learner at last, are asked first. A delta that does not fit, in what it is or in what
+// it makes, is refused like a wrong chunk, and that chunk asked for as it is.
+//
 // A chunk is late when its source gave no sign for longer than a slow link needs, or, once chunks
 // have come from it, for eight times the longest gap between two of them. A source that itself
 // waits says so, and is given the time of a slow link.
@@ -35,7 +39,7 @@
 namespace crescendo {
 
 // Checks a manifest against itself and `bytes_max`: the tensors follow each other without gaps, the
-// chunks cover them. INVALID_ARGUMENT names the field, expected and found.
+// chunks cover them, deltas are smaller. INVALID_ARGUMENT names the field, expected and found.
 absl::Status CheckManifest(const v1::WeightManifest& manifest, PolicyVersion version,
                            uint64_t bytes_max);
 
@@ -64,9 +68,11 @@ class WeightsClient {
   absl::StatusOr<v1::WeightManifest> GetManifest(PolicyVersion version);
   absl::StatusOr<v1::WeightManifest> ManifestOf(const std::string& address, PolicyVersion version);
   absl::Status PullVersion(PolicyVersion version);
+  absl::Status PullFromAll(RelayedVersion* weights);
   absl::Status PullFrom(const std::string& address, RelayedVersion* weights);
   absl::Status PullRun(v1::WeightsService::Stub* stub, const std::string& address,
                        RelayedVersion* weights);
+  void Take(const v1::WeightChunk& chunk, const std::string& address, RelayedVersion* weights);
   void HandOn(const RelayedVersion& weights);
 
   const WorkerContext context_;

@@ -3,7 +3,10 @@
 //   learner_bench [--policy DIR|FILE.gguf] [--dtype float32|bfloat16] [--threads N] [--groups N]
 //                 [--samples N] [--prompt N] [--tokens N] [--minibatches N]
 //                 [--microbatch-tokens N] [--steps N] [--cold 1] [--recompute-layers N]
-//                 [--lora-rank N] [--checkpoints FOLDER]
+//                 [--lora-rank N] [--checkpoints FOLDER] [--deltas 1]
+//
+// --deltas measures weight_delta instead: versions published in bf16 after steps of learning rate
+// 1e-6, how many words change from one to the next, and what that is as bytes (one line a step).
 //
 // --checkpoints measures checkpoint_pause instead: by how much a step that begins a checkpoint, and
 // runs while a thread writes it into FOLDER, takes longer than the one before without.
@@ -17,6 +20,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -26,14 +30,18 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/crc32c.h"
+#include "common/base/limits.h"
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
+#include "common/base/word_delta.h"
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
 #include "services/learner/advantage.h"
 #include "services/learner/batch_packer.h"
 #include "services/learner/checkpoint.h"
 #include "services/learner/trainer_factory.h"
+#include "services/learner/weight_store.h"
 
 namespace crescendo {
 namespace {
@@ -53,17 +61,19 @@ struct Options {
   int recompute_layers = 0;
   int lora_rank = 0;
   std::string checkpoints;  // folder; empty: none are written
+  int deltas = 0;
+  float log_prob = -2.0f;  // of every token, as the rollout would say
 };
 
 absl::StatusOr<Options> ParseOptions(const std::vector<std::string>& words) {
   Options options;
   const std::vector<std::pair<absl::string_view, int*>> numbers = {
-      {"--threads", &options.threads},    {"--groups", &options.groups},
-      {"--samples", &options.samples},    {"--prompt", &options.prompt},
-      {"--tokens", &options.tokens},      {"--minibatches", &options.minibatches},
-      {"--steps", &options.steps},        {"--microbatch-tokens", &options.microbatch_tokens},
-      {"--cold", &options.cold},          {"--recompute-layers", &options.recompute_layers},
-      {"--lora-rank", &options.lora_rank}};
+      {"--threads", &options.threads},     {"--groups", &options.groups},
+      {"--samples", &options.samples},     {"--prompt", &options.prompt},
+      {"--tokens", &options.tokens},       {"--minibatches", &options.minibatches},
+      {"--steps", &options.steps},         {"--microbatch-tokens", &options.microbatch_tokens},
+      {"--cold", &options.cold},           {"--recompute-layers", &options.recompute_layers},
+      {"--lora-rank", &options.lora_rank}, {"--deltas", &options.deltas}};
   for (size_t i = 0; i + 1 < words.size(); i += 2) {
     if (words[i] == "--policy") {
       options.policy = words[i + 1];
@@ -100,7 +110,7 @@ absl::StatusOr<TrainRequest> MakeRequest(const Options& options, int vocabulary,
       SampleExperience sample;
       for (int i = 0; i < options.tokens; ++i) {
         sample.tokens.push_back(draw());
-        sample.log_probs.push_back(-2.0f);
+        sample.log_probs.push_back(options.log_prob);
       }
       sample.closed = true;
       sample.finish = FinishReason::kStop;
@@ -141,6 +151,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(FileSystem& files, const Op
   trainer_options.threads = options.threads;
   trainer_options.recompute_layers = options.recompute_layers;
   trainer_options.lora_rank = options.lora_rank;
+  if (options.deltas > 0) trainer_options.export_dtype = "bfloat16";
   trainer_options.lora_targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
   return MakeTorchTrainer(files, trainer_options);
 }
@@ -210,6 +221,60 @@ absl::Status RunCheckpoints(const Options& options) {
   return absl::OkStatus();
 }
 
+// Words that differ.
+double ChangedWords(const std::string& a, const std::string& b) {
+  double changed = 0;
+  for (size_t i = 0; i + 2 <= a.size(); i += 2) {
+    changed += std::memcmp(a.data() + i, b.data() + i, 2) != 0 ? 1 : 0;
+  }
+  return changed;
+}
+
+absl::Status RunDeltas(Options options) {
+  options.log_prob = -11.0f;  // about that of a token drawn from all alike: ratios are not clipped
+  const std::unique_ptr<FileSystem> files = MakePosixFileSystem();
+  ASSIGN_OR_RETURN(const auto trainer, MakeTrainer(*files, options));
+  WeightStore store(2, limits::kWeightChunkBytes, /*deltas=*/true);
+  for (int step = 0; step <= options.steps; ++step) {
+    ASSIGN_OR_RETURN(std::vector<TensorData> weights, trainer->ExportWeights());
+    const auto begin = std::chrono::steady_clock::now();
+    RETURN_IF_ERROR(store.Publish(PolicyVersion(step), std::move(weights)));
+    const double published = Seconds(begin);
+    ASSIGN_OR_RETURN(const auto next, store.Get(PolicyVersion(step)));
+    if (step > 0) {
+      ASSIGN_OR_RETURN(const auto base, store.Get(PolicyVersion(step - 1)));
+      std::string made = base->bytes;
+      const auto from = std::chrono::steady_clock::now();
+      for (uint32_t i = 0; next->delta.has_value() && i < next->chunks(); ++i) {
+        const absl::Span<char> chunk(made.data() + size_t{i} * next->chunk_bytes,
+                                     next->Chunk(i).size());
+        if (!ApplyWordDelta(next->delta->chunks[i], chunk)) continue;
+        CRESCENDO_CHECK(Crc32c(absl::string_view(chunk.data(), chunk.size())) ==
+                        next->chunk_crc32c[i]);
+      }
+      const double applied = Seconds(from);
+      const double words = static_cast<double>(made.size()) / 2;
+      std::cout << nlohmann::json{{"bench", "weight_delta"},
+                                  {"policy", BaseName(options.policy)},
+                                  {"dtype", options.dtype},
+                                  {"step", step},
+                                  {"bytes", made.size()},
+                                  {"changed_words", ChangedWords(base->bytes, next->bytes) / words},
+                                  {"delta_share", next->DeltaRatio()},
+                                  {"same", made == next->bytes},
+                                  {"publish_seconds", published},
+                                  {"apply_and_check_seconds", applied}}
+                       .dump()
+                << std::endl;
+    }
+    if (step == options.steps) break;
+    ASSIGN_OR_RETURN(const TrainRequest request,
+                     MakeRequest(options, trainer->vocabulary_size(), step));
+    RETURN_IF_ERROR(trainer->Train(request, nullptr).status());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Run(const Options& options) {
   const std::unique_ptr<FileSystem> files = MakePosixFileSystem();
   ASSIGN_OR_RETURN(const auto trainer, MakeTrainer(*files, options));
@@ -262,8 +327,9 @@ int main(int argc, char** argv) {
   const auto options = crescendo::ParseOptions(std::vector<std::string>(argv + 1, argv + argc));
   absl::Status status = options.status();
   if (status.ok()) {
-    status = options->checkpoints.empty() ? crescendo::Run(*options)
-                                          : crescendo::RunCheckpoints(*options);
+    status = options->deltas > 0            ? crescendo::RunDeltas(*options)
+             : options->checkpoints.empty() ? crescendo::Run(*options)
+                                            : crescendo::RunCheckpoints(*options);
   }
   if (!status.ok()) std::cerr << "learner_bench: " << status.message() << "\n";
   return status.ok() ? 0 : 1;

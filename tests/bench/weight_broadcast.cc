@@ -1,19 +1,22 @@
 // How long it takes until N workers have a policy version, each in a network namespace of its own
 // whose link is shaped in both directions (ip netns, veth, tc tbf; needs root):
 //
-//   weight_broadcast [--receivers 1,2,4,8] [--bytes N] [--mbit R] [--kill I]
+//   weight_broadcast [--receivers 1,2,4,8] [--bytes N] [--mbit R] [--kill I] [--delta WORDS]
 //
 // One JSON line a number of receivers. --kill ends receiver I (from 1) with SIGKILL half-way: the
-// others must be whole all the same. Exit 0, 1 when a receiver was not whole, 77 without root or
-// iproute2. The
-// learner's side is the learner's WeightStore and service, a receiver is a worker's WeightsClient,
-// relay and service; the chain is the coordinator's.
+// others must be whole all the same. --delta measures the pull of a version of which one word in so
+// many differs from the one that all hold (weight_delta of learner_bench: one in 280). Exit 0, 1
+// when a receiver was not whole, 77 without root or iproute2. The learner's side is the learner's
+// WeightStore and service, a receiver is a worker's WeightsClient, relay and service; the chain is
+// the coordinator's.
 #include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -45,10 +48,24 @@ constexpr absl::Duration kReady = absl::Seconds(60);
 // For the receivers to start, on a busy machine too.
 constexpr absl::Duration kLead = absl::Seconds(4), kLeadOfOne = absl::Seconds(1);
 
-// Serves version 1 until it is stopped: `source ADDRESS BYTES`.
-int Source(const std::string& address, uint64_t bytes) {
+// One word in `spread` becomes one more, the same ones every time.
+void Change(std::vector<TensorData>& tensors, uint64_t spread) {
+  CounterRng rng(2);
+  for (TensorData& tensor : tensors) {
+    const uint64_t words = tensor.bytes.size() / 2;
+    for (uint64_t word = rng.Below(spread); word < words; word += 1 + rng.Below(2 * spread - 1)) {
+      uint16_t value;
+      std::memcpy(&value, tensor.bytes.data() + 2 * word, 2);
+      ++value;
+      std::memcpy(tensor.bytes.data() + 2 * word, &value, 2);
+    }
+  }
+}
+
+// Serves version 1, and with a `spread` 2 too, until it is stopped: `source ADDRESS BYTES SPREAD`.
+int Source(const std::string& address, uint64_t bytes, uint64_t spread) {
   StopSignal stop;
-  WeightStore store(1, limits::kWeightChunkBytes);
+  WeightStore store(2, limits::kWeightChunkBytes, /*deltas=*/true);
   std::vector<TensorData> tensors;
   CounterRng rng(1);
   for (uint64_t done = 0; done < bytes;) {
@@ -59,23 +76,29 @@ int Source(const std::string& address, uint64_t bytes) {
         {absl::StrCat("t", tensors.size()), "U8", {static_cast<int64_t>(size)}, data});
     done += size;
   }
-  if (!store.Publish(PolicyVersion(1), std::move(tensors)).ok()) return 1;
-  prometheus::Counter sent;
+  if (!store.Publish(PolicyVersion(1), tensors).ok()) return 1;
+  if (spread > 0) {
+    Change(tensors, spread);
+    if (!store.Publish(PolicyVersion(2), std::move(tensors)).ok()) return 1;
+  }
+  prometheus::Counter sent, sent_deltas;
   WeightsServiceImpl service(
-      &store, [] { return std::string("bench"); }, &sent);
+      &store, [] { return std::string("bench"); }, &sent, &sent_deltas);
   auto server = RpcServer::Start({address, "learner", Transport(true)}, {&service});
   if (!server.ok()) {
     std::cerr << server.status() << "\n";
     return 1;
   }
+  std::printf("share %.6f\n", (*store.Get(PolicyVersion(-1)))->DeltaRatio());
   std::cout << "ready" << std::endl;
   while (!stop.WaitFor(absl::Minutes(1))) {
   }
-  std::printf("sent %.0f\n", sent.Value());
+  std::printf("sent %.0f\ndeltas %.0f\n", sent.Value(), sent_deltas.Value());
   return 0;
 }
 
-// Pulls version 1 from the given moment on: `receive ADDRESS LEARNER PARENT START_MS`.
+// Pulls a version from the given moment on, version 2 when it has pulled version 1 before:
+// `receive ADDRESS LEARNER PARENT START_MS VERSION`.
 int Receive(const std::vector<std::string>& words) {
   StopSignal stop;
   prometheus::Registry registry;
@@ -89,8 +112,8 @@ int Receive(const std::vector<std::string>& words) {
     std::cerr << server.status() << "\n";
     return 1;
   }
-  int64_t start_ms = 0;
-  if (!absl::SimpleAtoi(words[3], &start_ms)) return 2;
+  int64_t start_ms = 0, version = 0;
+  if (!absl::SimpleAtoi(words[3], &start_ms) || !absl::SimpleAtoi(words[4], &version)) return 2;
   PeerAddresses peers;
   peers.learner = words[1];
   peers.transport = Transport(true);
@@ -102,15 +125,24 @@ int Receive(const std::vector<std::string>& words) {
       .metrics = &metrics,
       .stop = &ended,
       .log = Logger("rollout", words[0], LogLevel::kInfo, clock.get(), StderrSink())};
-  absl::Notification ready;
+  std::array<absl::Notification, 3> ready;  // by version
   WeightsClient client(context, uint64_t{1} << 40, &relay,
-                       [&](std::unique_ptr<StagedWeights>) { ready.Notify(); });
+                       [&](std::unique_ptr<StagedWeights> weights) {
+                         ready[static_cast<size_t>(weights->version.value())].Notify();
+                       });
   client.SetSources({words[2]});
   const absl::Time start = absl::FromUnixMillis(start_ms);
-  (void)ended.WaitFor(start - RealNow());
   client.Start();
-  client.Pull({PolicyVersion(1)});
-  ready.WaitForNotification();
+  if (version == 2) {
+    client.Pull({PolicyVersion(1)});
+    if (!ready[1].WaitForNotificationWithTimeout(start - RealNow())) {
+      std::cerr << "version 1 was not whole in time\n";
+      return 1;
+    }
+  }
+  (void)ended.WaitFor(start - RealNow());
+  client.Pull({PolicyVersion(version)});
+  ready[static_cast<size_t>(version)].WaitForNotification();
   std::printf("whole %.3f failures %.0f\n", absl::ToDoubleSeconds(RealNow() - start),
               metrics.weight_source_failures_total.Value());
   std::fflush(stdout);
@@ -180,6 +212,7 @@ struct Settings {
   uint64_t bytes = 0;
   int mbit = 0;
   int kill = 0;
+  uint64_t spread = 0;  // of --delta
 };
 
 std::unique_ptr<Subprocess> Start(const Settings& settings, int place,
@@ -201,19 +234,22 @@ bool Measure(const Settings& settings, int receivers) {
     return false;
   }
   const auto at = [](int i) { return absl::StrCat(Network::Address(i), ":", kPort); };
-  const auto source = Start(settings, 0, {"source", at(0), absl::StrCat(settings.bytes)});
+  const auto source = Start(
+      settings, 0, {"source", at(0), absl::StrCat(settings.bytes), absl::StrCat(settings.spread)});
   const auto is_ready = [](const std::string& line) { return line == "ready"; };
   if (!source->ReadUntil(is_ready, kReady)) {
     std::cerr << source->output();
     return false;
   }
   const double bound = static_cast<double>(settings.bytes) * 8 / (settings.mbit * 1e6);
-  const absl::Time start = RealNow() + kLead + receivers * kLeadOfOne;
+  absl::Time start = RealNow() + kLead + receivers * kLeadOfOne;
+  if (settings.spread > 0) start += kLead + absl::Seconds(2 * bound);  // for version 1
   std::vector<std::unique_ptr<Subprocess>> workers;
   for (int i = 1; i <= receivers; ++i) {
-    workers.push_back(Start(settings, i,
-                            {"receive", at(i), at(0), i == 1 ? at(0) : at(i - 1),
-                             absl::StrCat(absl::ToUnixMillis(start))}));
+    workers.push_back(
+        Start(settings, i,
+              {"receive", at(i), at(0), i == 1 ? at(0) : at(i - 1),
+               absl::StrCat(absl::ToUnixMillis(start)), settings.spread > 0 ? "2" : "1"}));
   }
   if (settings.kill > 0 && settings.kill <= receivers) {
     StopFlag never;
@@ -226,7 +262,7 @@ bool Measure(const Settings& settings, int receivers) {
     Subprocess& worker = *workers[i - 1];
     if (i == settings.kill) continue;
     const auto says = [](const std::string& line) { return absl::StartsWith(line, "whole "); };
-    if (!worker.ReadUntil(says, absl::Seconds(20 + 6 * bound))) {
+    if (!worker.ReadUntil(says, start - RealNow() + absl::Seconds(20 + 6 * bound))) {
       std::cerr << "receiver " << i << ":\n" << worker.output();
       continue;
     }
@@ -241,9 +277,11 @@ bool Measure(const Settings& settings, int receivers) {
   std::printf(
       "{\"bench\": \"weight_broadcast\", \"receivers\": %d, \"whole\": %d, \"killed\": %d, "
       "\"bytes\": %llu, \"mbit\": %d, \"seconds\": %.3f, \"bound_seconds\": %.3f, "
-      "\"ratio\": %.3f, \"source_sent_bytes\": %.0f, \"source_failures\": %.0f}\n",
+      "\"ratio\": %.4f, \"source_sent_bytes\": %.0f, \"of_it_delta_bytes\": %.0f, "
+      "\"delta_share\": %.5f, \"source_failures\": %.0f}\n",
       receivers, whole, settings.kill > 0 ? 1 : 0, static_cast<unsigned long long>(settings.bytes),
-      settings.mbit, slowest, bound, slowest / bound, Said(*source, "sent"), failures);
+      settings.mbit, slowest, bound, slowest / bound, Said(*source, "sent"),
+      Said(*source, "deltas"), Said(*source, "share"), failures);
   std::fflush(stdout);
   // Who was behind the one that was killed must have noticed.
   const bool noticed = settings.kill == 0 || settings.kill >= receivers || failures >= 1;
@@ -255,14 +293,16 @@ bool Has(const std::string& program, const std::string& word) {
 }
 
 int Main(const std::vector<std::string>& arguments, const std::string& self) {
-  if (arguments.size() == 3 && arguments[0] == "source") {
-    uint64_t bytes = 0;
-    return absl::SimpleAtoi(arguments[2], &bytes) ? Source(arguments[1], bytes) : 2;
+  if (arguments.size() == 4 && arguments[0] == "source") {
+    uint64_t bytes = 0, spread = 0;
+    const bool good =
+        absl::SimpleAtoi(arguments[2], &bytes) && absl::SimpleAtoi(arguments[3], &spread);
+    return good ? Source(arguments[1], bytes, spread) : 2;
   }
-  if (arguments.size() == 5 && arguments[0] == "receive") {
+  if (arguments.size() == 6 && arguments[0] == "receive") {
     return Receive({arguments.begin() + 1, arguments.end()});
   }
-  Settings settings{self, uint64_t{512} << 20, 200, 0};
+  Settings settings{self, uint64_t{512} << 20, 200, 0, 0};
   std::string receivers = "1,2,4,8";
   for (size_t i = 0; i + 1 < arguments.size(); i += 2) {
     const std::string& value = arguments[i + 1];
@@ -271,6 +311,7 @@ int Main(const std::vector<std::string>& arguments, const std::string& self) {
     if (arguments[i] == "--bytes") good = absl::SimpleAtoi(value, &settings.bytes);
     if (arguments[i] == "--mbit") good = absl::SimpleAtoi(value, &settings.mbit);
     if (arguments[i] == "--kill") good = absl::SimpleAtoi(value, &settings.kill);
+    if (arguments[i] == "--delta") good = absl::SimpleAtoi(value, &settings.spread);
     if (!good) return 2;
   }
   if (geteuid() != 0 || !Has("ip", "-V") || !Has("tc", "-V")) {

@@ -134,7 +134,8 @@ class Learner {
         log_.Make("learner", clock_.get()), restore);
     experience_service_ = std::make_unique<ExperienceServiceImpl>(host_.get());
     weights_service_ = std::make_unique<WeightsServiceImpl>(
-        &weights_, [this] { return host_->incarnation(); }, &metrics_.weight_bytes_sent_total);
+        &weights_, [this] { return host_->incarnation(); }, &metrics_.weight_bytes_sent_total,
+        &metrics_.weight_delta_bytes_sent_total);
     server_ = RpcServer::Start({.address = "127.0.0.1:0", .who = "learner"},
                                {experience_service_.get(), weights_service_.get()})
                   .value();

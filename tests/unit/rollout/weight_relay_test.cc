@@ -1,32 +1,21 @@
 // Weights handed on from worker to worker over gRPC: each byte leaves the learner once, chunks go
 // on while others still arrive, and a source that dies, falls silent, stalls or lies costs nothing
-// but the next source.
-#include <algorithm>
+// but the next source. Deltas: weight_delta_test.cc.
 #include <atomic>
-#include <functional>
 #include <memory>
 #include <string>
-#include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "catch2/catch.hpp"
 #include "common/base/crc32c.h"
 #include "common/base/rng.h"
-#include "common/os/posix_env.h"
-#include "common/rpc/server.h"
-#include "prometheus/registry.h"
-#include "services/rollout/relay_service.h"
-#include "services/rollout/weight_relay.h"
-#include "services/rollout/weights_client.h"
+#include "tests/unit/rollout/weight_worker.h"
 
 namespace crescendo {
 namespace {
 
 constexpr uint32_t kChunk = 1000;
 constexpr uint32_t kChunks = 50;
-constexpr absl::Duration kLong = absl::Seconds(30);
 
 std::string Bytes(int64_t version) {
   CounterRng rng(static_cast<uint64_t>(version) + 1);
@@ -101,73 +90,6 @@ class Source final : public v1::WeightsService::Service {
   uint32_t allowed_ ABSL_GUARDED_BY(mutex_) = kChunks;
 };
 
-std::unique_ptr<RpcServer> Serve(grpc::Service* service) {
-  auto server = RpcServer::Start({"127.0.0.1:0", "test"}, {service});
-  REQUIRE(server.ok());
-  return *std::move(server);
-}
-
-// A worker as far as weights go.
-class Worker {
- public:
-  Worker(const std::string& learner, std::vector<std::string> sources,
-         absl::Duration rpc_timeout = absl::Seconds(5)) {
-    server_ = Serve(&service_);
-    PeerAddresses peers;
-    peers.learner = learner;
-    peers.rpc_timeout = rpc_timeout;
-    const WorkerContext context = {.identity = {"w", server_->address(), "i", 1},
-                                   .peers = peers,
-                                   .post = [](CoreEvent) {},
-                                   .clock = clock_.get(),
-                                   .metrics = &metrics,
-                                   .stop = &stop_,
-                                   .log = NullLogger()};
-    client_ = std::make_unique<WeightsClient>(context, 1 << 20, &relay,
-                                              [this](std::unique_ptr<StagedWeights> weights) {
-                                                staged = std::move(weights);
-                                                ready.Notify();
-                                              });
-    client_->SetSources(std::move(sources));
-    client_->Start();
-  }
-  ~Worker() { Die(); }
-  void Pull(int64_t version) { client_->Pull({PolicyVersion(version)}); }
-  // As a process that is killed: its connections break.
-  void Die() {
-    stop_.Set();
-    if (server_ != nullptr) server_->Stop(absl::ZeroDuration());
-    server_ = nullptr;
-    client_ = nullptr;
-  }
-  std::string address() const { return server_->address(); }
-  bool Has(uint32_t chunk) {
-    const auto version = relay.Await(PolicyVersion(3), "", kLong);
-    absl::string_view data;
-    return version != nullptr &&
-           version->AwaitChunk(chunk, kLong, &data) == RelayedVersion::Found::kReady;
-  }
-  void CheckWhole(int64_t version) {
-    REQUIRE(ready.WaitForNotificationWithTimeout(kLong));
-    CHECK(staged->version == PolicyVersion(version));
-    CHECK((*staged->bytes == Bytes(version)));
-    CHECK(staged->learner_incarnation == "l0");
-  }
-
-  prometheus::Registry registry;
-  RolloutMetrics metrics{registry};
-  WeightRelay relay;
-  absl::Notification ready;
-  std::unique_ptr<StagedWeights> staged;
-
- private:
-  std::unique_ptr<Clock> clock_ = MakeRealClock();
-  RelayServiceImpl service_{&relay, &metrics.relayed_weight_bytes_total};
-  StopFlag stop_;
-  std::unique_ptr<RpcServer> server_;
-  std::unique_ptr<WeightsClient> client_;
-};
-
 TEST_CASE("A version holds only chunks that are as promised") {
   const std::string bytes = Bytes(3);
   RelayedVersion version(Manifest(3, "l0"));
@@ -179,17 +101,18 @@ TEST_CASE("A version holds only chunks that are as promised") {
   std::string flipped = first;
   flipped[500] ^= 4;
   CHECK_FALSE(version.Put(0, flipped));
-  absl::string_view data;
-  CHECK(version.AwaitChunk(0, absl::ZeroDuration(), &data) == RelayedVersion::Found::kNotYet);
+  RelayedVersion::Chunk held;
+  CHECK(version.AwaitChunk(0, false, absl::ZeroDuration(), &held) ==
+        RelayedVersion::Found::kNotYet);
   CHECK(version.Put(0, first));
   CHECK(version.Put(0, first));
   CHECK(version.Put(2, bytes.substr(2 * kChunk, kChunk)));
-  CHECK(version.AwaitChunk(0, absl::ZeroDuration(), &data) == RelayedVersion::Found::kReady);
-  CHECK(data == first);
-  CHECK(version.FirstMissing() == std::pair<uint32_t, uint32_t>(1, 2));
+  CHECK(version.AwaitChunk(0, false, absl::ZeroDuration(), &held) == RelayedVersion::Found::kReady);
+  CHECK(held.data == first);
+  CHECK(version.FirstMissing() == RelayedVersion::Run{1, 2, false});
   version.GiveUp();
-  CHECK(version.AwaitChunk(0, absl::ZeroDuration(), &data) == RelayedVersion::Found::kReady);
-  CHECK(version.AwaitChunk(1, kLong, &data) == RelayedVersion::Found::kGone);
+  CHECK(version.AwaitChunk(0, false, absl::ZeroDuration(), &held) == RelayedVersion::Found::kReady);
+  CHECK(version.AwaitChunk(1, false, kLong, &held) == RelayedVersion::Found::kGone);
   for (uint32_t i = 0; i < kChunks; ++i) {
     CHECK(version.Put(i, absl::string_view(bytes).substr(i * kChunk, kChunk)));
   }
@@ -207,8 +130,8 @@ TEST_CASE("A relay keeps the newest version, and goes on with one of the same by
   CHECK(relay.Await(PolicyVersion(3), "l1", absl::ZeroDuration()) == nullptr);
   const auto next = relay.Begin(Manifest(4, "l0"));
   CHECK(next != first);
-  absl::string_view data;  // who reads the old one is told that no more of it comes
-  CHECK(first->AwaitChunk(1, kLong, &data) == RelayedVersion::Found::kGone);
+  RelayedVersion::Chunk held;  // who reads the old one is told that no more of it comes
+  CHECK(first->AwaitChunk(1, false, kLong, &held) == RelayedVersion::Found::kGone);
   CHECK(relay.Await(PolicyVersion(3), "", absl::ZeroDuration()) == nullptr);
   CHECK(relay.Await(PolicyVersion(-1), "", absl::ZeroDuration()) == next);
 }
@@ -217,21 +140,21 @@ TEST_CASE("In a chain each byte leaves the learner once, and goes on while other
   Source learner;
   const auto server = Serve(&learner);
   learner.Allow(10);
-  Worker first(server->address(), {});
-  Worker second(server->address(), {first.address()});
-  Worker third(server->address(), {second.address()});
+  WeightWorker first(server->address(), {});
+  WeightWorker second(server->address(), {first.address()});
+  WeightWorker third(server->address(), {second.address()});
   // The last one first: it waits until those before it have had the news.
-  for (Worker* worker : {&third, &second, &first}) worker->Pull(3);
-  CHECK(third.Has(9));
+  for (WeightWorker* worker : {&third, &second, &first}) worker->Pull(3);
+  CHECK(third.Has(3, 9));
   CHECK(learner.sent == 10);
   learner.Allow(kChunks);
-  for (Worker* worker : {&first, &second, &third}) worker->CheckWhole(3);
+  for (WeightWorker* worker : {&first, &second, &third}) worker->CheckWhole(3, Bytes(3));
   CHECK(learner.sent == kChunks);
   const auto total = static_cast<double>(Bytes(3).size());
   CHECK(first.metrics.relayed_weight_bytes_total.Value() == total);
   CHECK(second.metrics.relayed_weight_bytes_total.Value() == total);
   CHECK(third.metrics.relayed_weight_bytes_total.Value() == 0);
-  for (Worker* worker : {&first, &second, &third}) {
+  for (WeightWorker* worker : {&first, &second, &third}) {
     CHECK(worker->metrics.weight_source_failures_total.Value() == 0);
   }
 }
@@ -240,15 +163,15 @@ TEST_CASE("A worker that dies in the middle: who is behind it goes on at the lea
   Source learner;
   const auto server = Serve(&learner);
   learner.Allow(10);
-  Worker first(server->address(), {});
-  Worker second(server->address(), {first.address()});
-  Worker third(server->address(), {second.address()});
-  Worker fourth(server->address(), {third.address()});
-  for (Worker* worker : {&first, &second, &third, &fourth}) worker->Pull(3);
-  CHECK(fourth.Has(9));
+  WeightWorker first(server->address(), {});
+  WeightWorker second(server->address(), {first.address()});
+  WeightWorker third(server->address(), {second.address()});
+  WeightWorker fourth(server->address(), {third.address()});
+  for (WeightWorker* worker : {&first, &second, &third, &fourth}) worker->Pull(3);
+  CHECK(fourth.Has(3, 9));
   second.Die();
   learner.Allow(kChunks);
-  for (Worker* worker : {&first, &third, &fourth}) worker->CheckWhole(3);
+  for (WeightWorker* worker : {&first, &third, &fourth}) worker->CheckWhole(3, Bytes(3));
   CHECK(third.metrics.weight_source_failures_total.Value() == 1);
   CHECK(first.metrics.weight_source_failures_total.Value() == 0);
   CHECK(fourth.metrics.weight_source_failures_total.Value() == 0);
@@ -277,9 +200,9 @@ TEST_CASE("A source that is silent, only waits, lies, or is gone is left for the
     refused = 4 * kChunks;
   }
   SECTION("nobody is there") { peer_server = nullptr; }
-  Worker worker(server->address(), {peer_address}, absl::Milliseconds(300));
+  WeightWorker worker(server->address(), {peer_address}, absl::Milliseconds(300));
   worker.Pull(3);
-  worker.CheckWhole(3);
+  worker.CheckWhole(3, Bytes(3));
   CHECK(learner.sent == kChunks - kept);
   CHECK(worker.metrics.weight_source_failures_total.Value() == 1);
   CHECK(worker.metrics.weight_chunks_refused_total.Value() == refused);
@@ -288,27 +211,27 @@ TEST_CASE("A source that is silent, only waits, lies, or is gone is left for the
 TEST_CASE("Weights of another learner under the same number are not taken from a peer") {
   Source learner;
   const auto server = Serve(&learner);
-  Worker peer(server->address(), {});
+  WeightWorker peer(server->address(), {});
   const auto old = peer.relay.Begin(Manifest(3, "of an earlier learner"));
   for (uint32_t i = 0; i < kChunks; ++i) {
     CHECK(old->Put(i, absl::string_view(Bytes(3)).substr(i * kChunk, kChunk)));
   }
-  Worker worker(server->address(), {peer.address()});
+  WeightWorker worker(server->address(), {peer.address()});
   worker.Pull(3);
-  worker.CheckWhole(3);
+  worker.CheckWhole(3, Bytes(3));
   CHECK(learner.sent == kChunks);
 }
 
 TEST_CASE("A version that the learner has dropped is taken from a peer that holds it") {
   Source learner;
   const auto server = Serve(&learner);
-  Worker peer(server->address(), {});
+  WeightWorker peer(server->address(), {});
   peer.Pull(3);
-  peer.CheckWhole(3);
+  peer.CheckWhole(3, Bytes(3));
   learner.has_manifest = false;
-  Worker worker(server->address(), {peer.address()});
+  WeightWorker worker(server->address(), {peer.address()});
   worker.Pull(3);
-  worker.CheckWhole(3);
+  worker.CheckWhole(3, Bytes(3));
   CHECK(learner.sent == kChunks);
 }
 
