@@ -12,6 +12,7 @@ struct AdamWOptions {
   double beta2 = 0.999;
   double epsilon = 1e-8;
   double weight_decay = 0.01;
+  bool aten = false;  // AdamW: with LibTorch's fused step also on the CPU, as on a device
 };
 
 struct AdamWConstants {

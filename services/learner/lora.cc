@@ -14,6 +14,8 @@
 #include "common/base/rng.h"
 #include "common/base/status_macros.h"
 #include "common/formats/safetensors.h"
+#include "common/model/torch_guard.h"
+#include "services/learner/compute_device.h"
 
 namespace crescendo {
 namespace {
@@ -59,9 +61,11 @@ at::Tensor RandomA(int64_t rank, int64_t in, uint64_t seed) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Lora>> Lora::Create(const LoraOptions& options,
-                                                   const PolicyModel& base, PolicyModel* model) {
+                                                   const PolicyModel& base, PolicyModel* model,
+                                                   const ShardedParameters* base_shards,
+                                                   const ShardedParameters* shards) {
   const at::NoGradGuard no_grad;
-  CRESCENDO_CHECK(options.rank > 0);
+  CRESCENDO_CHECK(options.rank > 0 && (base_shards == nullptr) == (shards == nullptr));
   std::unique_ptr<Lora> lora(new Lora(options));
   if (lora->options_.alpha == 0) lora->options_.alpha = 2 * options.rank;
   ASSIGN_OR_RETURN(lora->targets_, ParseTargets(options.targets));
@@ -75,9 +79,18 @@ absl::StatusOr<std::unique_ptr<Lora>> Lora::Create(const LoraOptions& options,
           "policy.lora_rank: is ", options.rank, ", but ", parameter.name, " is ", out, " x ", in));
     }
     parameter.tensor.requires_grad_(true);
-    Adapter adapter{base.parameters()[i].tensor.detach(), parameter.tensor,
-                    RandomA(options.rank, in, MixSeed(options.seed, i)),
-                    at::zeros({out, options.rank}, at::kFloat)};
+    Adapter adapter{.merged = parameter.tensor,
+                    .base = base.parameters()[i].tensor.detach(),
+                    .own = parameter.tensor,
+                    .a = RandomA(options.rank, in, MixSeed(options.seed, i)),
+                    .b = at::zeros({out, options.rank}, at::kFloat)};
+    if (shards != nullptr) {
+      adapter.base = base_shards->shards()[i].tensor;
+      adapter.own = shards->shards()[i].tensor;
+      adapter.begin = shards->BeginOf(i);
+    }
+    adapter.a = adapter.a.to(adapter.base.device());
+    adapter.b = adapter.b.to(adapter.base.device());
     adapter.a.requires_grad_(true);
     adapter.b.requires_grad_(true);
     const std::string module = absl::StrCat(
@@ -108,19 +121,35 @@ void Lora::TakeGradients() {
 void Lora::Merge() {
   const at::NoGradGuard no_grad;
   for (const Adapter& adapter : adapters_) {
-    adapter.merged.copy_(
-        at::addmm(adapter.base.to(at::kFloat), adapter.b, adapter.a, 1.0, scale()));
+    if (adapter.own.dim() == 1) {
+      MergeShare(adapter);
+      continue;
+    }
+    adapter.own.copy_(at::addmm(adapter.base.to(at::kFloat), adapter.b, adapter.a, 1.0, scale()));
   }
+}
+
+// The rows of B A that the share touches, cut to it.
+void Lora::MergeShare(const Adapter& adapter) const {
+  const int64_t size = adapter.own.numel(), in = adapter.a.size(1);
+  if (size == 0) return;
+  const int64_t first = adapter.begin / in, end = (adapter.begin + size + in - 1) / in;
+  const at::Tensor rows = at::mm(adapter.b.narrow(0, first, end - first), adapter.a);
+  const at::Tensor added = rows.view(-1).narrow(0, adapter.begin - first * in, size);
+  adapter.own.copy_(at::add(adapter.base.to(at::kFloat), added, scale()));
 }
 
 absl::Status Lora::Save(FileSystem& files, const std::string& folder,
                         const std::string& base_path) const {
   RETURN_IF_ERROR(files.MakeDirs(folder));
   std::vector<TensorView> views;
-  for (const NamedTensor& p : parameters_) {
-    views.push_back({p.name, DType::kF32, p.tensor.sizes().vec(),
-                     absl::MakeConstSpan(static_cast<const char*>(p.tensor.const_data_ptr()),
-                                         p.tensor.nbytes())});
+  std::vector<std::string> bytes;
+  RETURN_IF_ERROR(CatchTorch("copy the adapters to the host", [&] {
+    for (const NamedTensor& p : parameters_) bytes.push_back(HostBytes(p.tensor));
+  }));
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    views.push_back({parameters_[i].name, DType::kF32, parameters_[i].tensor.sizes().vec(),
+                     absl::MakeConstSpan(bytes[i].data(), bytes[i].size())});
   }
   RETURN_IF_ERROR(WriteSafetensors(files, JoinPath(folder, "adapter_model.safetensors"), views,
                                    {{"format", "pt"}}));

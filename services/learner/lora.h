@@ -6,6 +6,9 @@
 // from that of W, layer by layer, so that those of one layer's weights are in memory at a time:
 //   dB = (alpha / rank) dW A^T,  dA = (alpha / rank) B^T dW
 //
+// With weights that are shared out over the ranks (sharded_parameters.h) each rank merges its
+// shares of W from its shares of W0 and the adapters, which it has whole; nothing travels for it.
+//
 // Invariants: W0 never changes; outside of an optimizer step the policy holds the merged weights.
 // Thread rule: one thread at a time. Throws what LibTorch throws; call it inside CatchTorch.
 #ifndef CRESCENDO_SERVICES_LEARNER_LORA_H_
@@ -22,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "common/model/policy_model.h"
 #include "common/os/env.h"
+#include "services/learner/sharded_parameters.h"
 
 namespace crescendo {
 
@@ -36,9 +40,11 @@ class Lora {
  public:
   // Freezes all of `model` but the weights that are adapted, whose gradients it takes away. `base`
   // has the same weights and keeps them; both outlive it. INVALID_ARGUMENT names a target that the
-  // model has not, or a rank that is larger than a weight.
-  static absl::StatusOr<std::unique_ptr<Lora>> Create(const LoraOptions& options,
-                                                      const PolicyModel& base, PolicyModel* model);
+  // model has not, or a rank that is larger than a weight. Where the weights are shared out,
+  // `base_shards` and `shards` are those of `base` and `model`, and outlive it too.
+  static absl::StatusOr<std::unique_ptr<Lora>> Create(
+      const LoraOptions& options, const PolicyModel& base, PolicyModel* model,
+      const ShardedParameters* base_shards = nullptr, const ShardedParameters* shards = nullptr);
 
   // The adapters: fp32 leaves, named as PEFT names them.
   const std::vector<NamedTensor>& parameters() const { return parameters_; }
@@ -50,9 +56,14 @@ class Lora {
 
  private:
   struct Adapter {
-    at::Tensor base, merged;  // [out, in], the base's and the policy's
+    at::Tensor merged;  // [out, in], the policy's: has the gradient
+    // What this rank merges, in the models' dtype: all of W0 and W, [out, in], or its shares, flat,
+    // which begin at element `begin`.
+    at::Tensor base, own;
+    int64_t begin = 0;
     at::Tensor a, b;
   };
+  void MergeShare(const Adapter& adapter) const;
   explicit Lora(const LoraOptions& options) : options_(options) {}
   double scale() const { return options_.alpha / options_.rank; }
   void TakeGradients();

@@ -14,7 +14,7 @@ namespace crescendo {
 namespace {
 
 absl::StatusOr<std::unique_ptr<TorchTrainer>> MakeLocal(FileSystem& files, const RunConfig& config,
-                                                        RankGroup* ranks, Clock* clock) {
+                                                        RankGroup* ranks, const RankSetup& setup) {
   TorchTrainerOptions options;
   options.policy = config.policy.path;
   options.dtype = config.learner.dtype == "policy" ? config.policy.dtype : config.learner.dtype;
@@ -38,7 +38,9 @@ absl::StatusOr<std::unique_ptr<TorchTrainer>> MakeLocal(FileSystem& files, const
   options.threads = config.learner.threads;
   options.ranks = ranks;
   options.zero_stage = config.learner.zero_stage;
-  options.clock = clock;
+  options.clock = setup.clock;
+  options.device = config.learner.device;
+  options.local_rank = setup.ranks.local_rank;
   return TorchTrainer::Create(files, options);
 }
 
@@ -48,7 +50,7 @@ absl::StatusOr<std::unique_ptr<RankGroup>> JoinRanks(const RunConfig& config,
   options.ranks = setup.ranks;
   // What ranks must agree on besides what the whole run must.
   options.digest = absl::StrCat(ConfigDigest(config).substr(0, 16), "-", config.learner.dtype, "-",
-                                config.learner.zero_stage);
+                                config.learner.device, "-", config.learner.zero_stage);
   options.join_timeout = std::max(options.join_timeout, config.network.connect_timeout);
   options.timeout = config.learner.rank_timeout;
   return RankGroup::Join(options, setup.stopped);
@@ -64,7 +66,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(FileSystem& files, const Ru
     ASSIGN_OR_RETURN(ranks, JoinRanks(config, setup));
   }
   absl::StatusOr<std::unique_ptr<TorchTrainer>> local =
-      MakeLocal(files, config, ranks.get(), setup.clock);
+      MakeLocal(files, config, ranks.get(), setup);
   if (ranks == nullptr) {
     RETURN_IF_ERROR(local.status());
     return std::unique_ptr<Trainer>(*std::move(local));
@@ -80,7 +82,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(FileSystem& files, const Ru
 absl::Status RunRank(FileSystem& files, const RunConfig& config, const RankSetup& setup) {
   ASSIGN_OR_RETURN(const std::unique_ptr<RankGroup> ranks, JoinRanks(config, setup));
   const absl::StatusOr<std::unique_ptr<TorchTrainer>> local =
-      MakeLocal(files, config, ranks.get(), setup.clock);
+      MakeLocal(files, config, ranks.get(), setup);
   if (!local.ok()) {
     ranks->Tell(local.status());
     return local.status();

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
@@ -35,8 +35,9 @@ absl::Status CheckTensor(const NamedTensor& wanted, const TensorBytes& found) {
 }  // namespace
 
 AdamW::AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options) : options_(options) {
+  aten_ = options.aten || (!parameters.empty() && !parameters[0].tensor.device().is_cpu());
   for (NamedTensor& parameter : parameters) {
-    CRESCENDO_CHECK(parameter.tensor.is_contiguous() && parameter.tensor.device().is_cpu());
+    CRESCENDO_CHECK(parameter.tensor.is_contiguous());
     Slot slot;
     slot.parameter = std::move(parameter);
     slots_.push_back(std::move(slot));
@@ -49,8 +50,9 @@ void AdamW::Reset() {
   steps_ = 0;
   for (Slot& slot : slots_) {
     const at::Tensor& tensor = slot.parameter.tensor;
-    slot.exp_avg = at::zeros(tensor.sizes(), at::kFloat);
-    slot.exp_avg_sq = at::zeros(tensor.sizes(), at::kFloat);
+    const at::TensorOptions options = at::TensorOptions().dtype(at::kFloat).device(tensor.device());
+    slot.exp_avg = at::zeros(tensor.sizes(), options);
+    slot.exp_avg_sq = at::zeros(tensor.sizes(), options);
     if (tensor.scalar_type() != at::kFloat) slot.master = tensor.detach().to(at::kFloat);
   }
 }
@@ -76,6 +78,16 @@ at::Tensor AdamW::Gradient(const Slot& slot) {
 
 double AdamW::GradNorm() const {
   double sum = 0;
+  if (aten_) {
+    std::vector<at::Tensor> gradients;
+    for (const Slot& slot : slots_) {
+      at::Tensor gradient = Gradient(slot);
+      if (gradient.defined() && gradient.numel() > 0) gradients.push_back(std::move(gradient));
+    }
+    if (gradients.empty()) return 0;
+    const at::Tensor norms = at::stack(at::_foreach_norm(gradients, 2)).to(at::kDouble);
+    return norms.square().sum().sqrt().item<double>();
+  }
   for (const Slot& slot : slots_) {
     const at::Tensor grad = Gradient(slot);
     if (!grad.defined()) continue;
@@ -87,6 +99,7 @@ double AdamW::GradNorm() const {
 void AdamW::Step(double learning_rate, double grad_scale) {
   const at::NoGradGuard no_grad;
   ++steps_;
+  if (aten_) return StepAten(learning_rate, grad_scale);
   const double t = static_cast<double>(steps_);
   const AdamWConstants constants = {
       static_cast<float>(grad_scale),
@@ -113,6 +126,28 @@ void AdamW::Step(double learning_rate, double grad_scale) {
   ApplyMasters();
 }
 
+void AdamW::StepAten(double learning_rate, double grad_scale) {
+  std::vector<at::Tensor> weights, gradients, first, second;
+  for (const Slot& slot : slots_) {
+    const at::Tensor gradient = Gradient(slot);
+    if (!gradient.defined() || gradient.numel() == 0) continue;
+    weights.push_back(slot.master.defined() ? slot.master : slot.parameter.tensor.detach());
+    gradients.push_back(gradient);
+    first.push_back(slot.exp_avg);
+    second.push_back(slot.exp_avg_sq);
+  }
+  if (weights.empty()) return;
+  const at::TensorOptions options = first[0].options();
+  const std::vector<at::Tensor> steps(weights.size(),
+                                      at::full({}, static_cast<double>(steps_), options));
+  std::optional<at::Tensor> divisor;  // of the gradients
+  if (grad_scale != 1) divisor = at::full({}, 1 / grad_scale, options);
+  at::_fused_adamw_(weights, gradients, first, second, {}, steps, learning_rate, options_.beta1,
+                    options_.beta2, options_.weight_decay, options_.epsilon, /*amsgrad=*/false,
+                    /*maximize=*/false, divisor);
+  ApplyMasters();
+}
+
 std::vector<NamedTensor> AdamW::Masters() const {
   std::vector<NamedTensor> masters;
   for (const Slot& slot : slots_) {
@@ -136,7 +171,7 @@ void AdamW::ZeroGrad() {
   }
 }
 
-std::vector<NamedTensor> AdamW::StateTensors() const {
+std::vector<NamedTensor> AdamW::Moments() const {
   std::vector<NamedTensor> tensors;
   for (const Slot& slot : slots_) {
     tensors.push_back({absl::StrCat("exp_avg.", slot.parameter.name), slot.exp_avg});
@@ -146,8 +181,9 @@ std::vector<NamedTensor> AdamW::StateTensors() const {
 }
 
 std::vector<TensorBytes> AdamW::State() const {
+  CRESCENDO_CHECK(slots_.empty() || slots_[0].exp_avg.device().is_cpu());
   std::vector<TensorBytes> state;
-  for (const NamedTensor& item : StateTensors()) {
+  for (const NamedTensor& item : Moments()) {
     state.push_back({item.name, "F32", item.tensor.sizes().vec(),
                      absl::string_view(static_cast<const char*>(item.tensor.const_data_ptr()),
                                        item.tensor.nbytes())});
@@ -163,7 +199,7 @@ absl::Status AdamW::CheckState(absl::Span<const TensorBytes> tensors) const {
           absl::StrCat("optimizer state: tensor '", tensor.name, "' is there twice"));
     }
   }
-  for (const NamedTensor& item : StateTensors()) {
+  for (const NamedTensor& item : Moments()) {
     const auto it = found.find(item.name);
     if (it == found.end()) {
       return absl::InvalidArgumentError(
@@ -183,8 +219,10 @@ absl::Status AdamW::LoadState(absl::Span<const TensorBytes> tensors) {
   RETURN_IF_ERROR(CheckState(tensors));
   std::unordered_map<std::string, absl::string_view> bytes;
   for (const TensorBytes& tensor : tensors) bytes.emplace(tensor.name, tensor.bytes);
-  for (const NamedTensor& item : StateTensors()) {
-    std::memcpy(item.tensor.data_ptr(), bytes.at(item.name).data(), item.tensor.nbytes());
+  for (const NamedTensor& item : Moments()) {
+    const absl::string_view source = bytes.at(item.name);
+    item.tensor.copy_(at::from_blob(const_cast<char*>(source.data()),  // read only
+                                    item.tensor.sizes(), at::kFloat));
   }
   return absl::OkStatus();
 }

@@ -5,6 +5,9 @@
 // Parameters that are bf16 get an fp32 master copy here: the step is taken on the copy, and the
 // parameter is its rounding. Moments are always fp32. All parameters decay alike, as in torch.
 //
+// On a device, where masters and moments then are too, the step is LibTorch's fused one: the same
+// to rounding.
+//
 // Invariants: moments and masters have their parameter's shape; steps() counts Step calls.
 // Thread rule: one thread at a time; works on the compute threads. Throws what LibTorch throws.
 #ifndef CRESCENDO_SERVICES_LEARNER_OPTIMIZER_H_
@@ -25,7 +28,7 @@ namespace crescendo {
 
 class AdamW {
  public:
-  // `parameters` are leaves (fp32 or bf16, contiguous, on the CPU) whose gradients autograd
+  // `parameters` are leaves (fp32 or bf16, contiguous, on one device) whose gradients autograd
   // collects; they share storage with the model's and are written in place.
   AdamW(std::vector<NamedTensor> parameters, const AdamWOptions& options);
 
@@ -33,7 +36,8 @@ class AdamW {
   // micro-batches add up exactly enough. Call it after each backward pass; does nothing for fp32.
   void FoldGradients();
 
-  // sqrt of the sum of squares of all gradients, summed in double in a fixed order. A gradient that
+  // sqrt of the sum of squares of all gradients, in a fixed order (by parameters in double; within
+  // one too, but on a device in fp32). A gradient that
   // is missing counts as 0. Not finite when any element is not.
   double GradNorm() const;
 
@@ -45,8 +49,10 @@ class AdamW {
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
 
-  // Moments by name: "exp_avg.NAME", "exp_avg_sq.NAME", in parameter order; views, valid until the
-  // next step. steps() is the caller's to keep.
+  // Moments by name: "exp_avg.NAME", "exp_avg_sq.NAME", in parameter order, fp32: the tensors
+  // themselves. steps() is the caller's to keep.
+  std::vector<NamedTensor> Moments() const;
+  // Moments as bytes; views, valid until the next step. Requires parameters on the CPU.
   std::vector<TensorBytes> State() const;
   // Whether LoadState would take them: INVALID_ARGUMENT names the tensor that is missing, unknown
   // or doubled, or whose shape, dtype or length is wrong.
@@ -72,9 +78,10 @@ class AdamW {
   };
   // fp32 and contiguous, of what was folded and what was not; undefined: there is none.
   static at::Tensor Gradient(const Slot& slot);
-  std::vector<NamedTensor> StateTensors() const;
+  void StepAten(double learning_rate, double grad_scale);
 
   AdamWOptions options_;
+  bool aten_ = false;
   std::vector<Slot> slots_;
   int64_t steps_ = 0;
 };

@@ -22,22 +22,22 @@ absl::Span<const float> FloatSpan(const at::Tensor& tensor) {
 
 TokenLogProbs ForwardLogProbs(PolicyModel& model, const PackedMicroBatch& micro,
                               bool want_entropy) {
-  PackedAttention attention(micro.cu_seqlens, model.deterministic());
+  PackedAttention attention(micro.cu_seqlens, model.deterministic(), model.aten());
   const at::Tensor hidden =
       model.Hidden(IndexTensor(micro.tokens), IndexTensor(micro.positions), attention);
-  const at::Tensor rows = hidden.index_select(0, IndexTensor(micro.loss_rows));
+  const at::Tensor rows = hidden.index_select(0, IndexTensor(micro.loss_rows).to(model.device()));
   const WeightUse head(model.weight_watcher(), model.HeadUnit());
   return TokenLogProb(rows, model.head_weight(), IndexTensor(micro.targets), micro.temperature,
-                      want_entropy, model.deterministic());
+                      want_entropy, model.deterministic(), model.aten());
 }
 
 TokenLogProbs ForwardAndBackward(PolicyModel& model, const PackedMicroBatch& micro,
                                  bool want_entropy, const RowSlopes& slopes,
                                  const std::function<void()>& forward_done) {
-  PackedAttention attention(micro.cu_seqlens, model.deterministic());
+  PackedAttention attention(micro.cu_seqlens, model.deterministic(), model.aten());
   const at::Tensor hidden =
       model.Hidden(IndexTensor(micro.tokens), IndexTensor(micro.positions), attention);
-  const at::Tensor loss_rows = IndexTensor(micro.loss_rows);
+  const at::Tensor loss_rows = IndexTensor(micro.loss_rows).to(model.device());
   TokenLogProbs outputs;
   at::Tensor d_hidden;
   {
@@ -47,7 +47,7 @@ TokenLogProbs ForwardAndBackward(PolicyModel& model, const PackedMicroBatch& mic
     const WeightUse head(model.weight_watcher(), model.HeadUnit());
     outputs = TokenLogProbBackward(rows, model.head_weight(), IndexTensor(micro.targets),
                                    micro.temperature, want_entropy, model.deterministic(), slopes,
-                                   d_rows);
+                                   d_rows, model.aten());
     d_hidden = at::zeros_like(hidden);
     d_hidden.index_copy_(0, loss_rows, d_rows);
   }

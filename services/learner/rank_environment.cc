@@ -23,6 +23,9 @@ absl::StatusOr<int> Number(const char* name, const std::optional<std::string>& t
 absl::StatusOr<RankEnvironment> RanksFromEnvironment(
     const std::function<std::optional<std::string>(const char*)>& get) {
   RankEnvironment ranks;
+  if (const std::optional<std::string> local = get("LOCAL_RANK"); local.has_value()) {
+    ASSIGN_OR_RETURN(ranks.local_rank, Number("LOCAL_RANK", local, 0, kRanksMax - 1));
+  }
   const std::optional<std::string> rank = get("RANK");
   const std::optional<std::string> size = get("WORLD_SIZE");
   if (!rank.has_value() && !size.has_value()) return ranks;

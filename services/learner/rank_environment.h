@@ -1,5 +1,5 @@
 // Where this process stands among the learner's ranks, as torchrun, JobSet and other launchers say
-// it in the environment: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT. Pure.
+// it in the environment: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT and LOCAL_RANK. Pure.
 #ifndef CRESCENDO_SERVICES_LEARNER_RANK_ENVIRONMENT_H_
 #define CRESCENDO_SERVICES_LEARNER_RANK_ENVIRONMENT_H_
 
@@ -14,9 +14,10 @@ namespace crescendo {
 inline constexpr int kRanksMax = 4096;
 
 struct RankEnvironment {
-  int rank = 0;             // [0, size)
-  int size = 1;             // >= 1
-  std::string master_host;  // where rank 0 listens; empty when size is 1
+  int rank = 0;                   // [0, size)
+  int size = 1;                   // >= 1
+  std::optional<int> local_rank;  // LOCAL_RANK: among the ranks of this machine
+  std::string master_host;        // where rank 0 listens; empty when size is 1
   int master_port = 0;
 };
 

@@ -1,12 +1,15 @@
 #include "services/learner/rank_group.h"
 
 #include <ATen/ATen.h>
+#include <dlfcn.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <random>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -22,6 +25,7 @@
 #include "common/base/status_macros.h"
 #include "common/model/torch_guard.h"
 #include "common/os/posix_env.h"
+#include "services/learner/nccl_backend.h"
 
 namespace crescendo {
 namespace {
@@ -83,6 +87,22 @@ c10::intrusive_ptr<c10d::ProcessGroupGloo> ConnectGloo(
   return group;
 }
 
+// Never unloaded: groups made by it may live as long as the process.
+absl::StatusOr<MakeNcclBackend> LoadNccl() {
+  std::error_code no_link;  // then the loader looks where it always does
+  const std::string folder = std::filesystem::read_symlink("/proc/self/exe", no_link).parent_path();
+  const std::string beside =
+      folder.empty() ? kNcclLibrary : absl::StrCat(folder, "/", kNcclLibrary);
+  void* library = dlopen(beside.c_str(), RTLD_NOW | RTLD_LOCAL);
+  void* entry = library == nullptr ? nullptr : dlsym(library, kNcclEntry);
+  if (entry != nullptr) return reinterpret_cast<MakeNcclBackend>(entry);
+  const char* why = dlerror();
+  return absl::FailedPreconditionError(
+      absl::StrCat("learner.device: several ranks on CUDA devices need NCCL: ", beside, ": ",
+                   why == nullptr ? "cannot be loaded" : why,
+                   " (it is built where nvcc and nccl.h are found; services/learner/README.md)"));
+}
+
 class C10dRankGroup : public RankGroup {
  public:
   C10dRankGroup(const RankGroupOptions& options, c10::intrusive_ptr<c10d::TCPStore> store,
@@ -104,6 +124,14 @@ class C10dRankGroup : public RankGroup {
     beating_.join();
   }
 
+  absl::Status UseDevice(at::Device device) override {
+    if (device.is_cpu() || nccl_ != nullptr) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const MakeNcclBackend make, LoadNccl());
+    return Collective("connecting the ranks' devices", [&] {
+      make(c10::make_intrusive<c10d::PrefixStore>("nccl", store_), rank(), size(), device.index(),
+           absl::ToInt64Milliseconds(options_.timeout), &nccl_);
+    });
+  }
   absl::Status Sum(at::Tensor& tensor, absl::string_view what) override {
     return Reduce(tensor, c10d::ReduceOp::SUM, what);
   }
@@ -111,13 +139,13 @@ class C10dRankGroup : public RankGroup {
     return Reduce(tensor, c10d::ReduceOp::MAX, what);
   }
   absl::Status ReduceScatter(at::Tensor& in, at::Tensor& out, absl::string_view what) override {
-    return Collective(what, [&] { gloo_->_reduce_scatter_base(out, in)->wait(); });
+    return Collective(what, [&] { BackendOf(in)._reduce_scatter_base(out, in)->wait(); });
   }
   // As bytes: Gloo need not know the type.
   absl::Status AllGather(at::Tensor& in, at::Tensor& out, absl::string_view what) override {
     return Collective(what, [&] {
       at::Tensor from = in.view(at::kByte), to = out.view(at::kByte);
-      gloo_->_allgather_base(to, from)->wait();
+      BackendOf(in)._allgather_base(to, from)->wait();
     });
   }
   absl::Status Broadcast(at::Tensor& tensor, int from, absl::string_view what) override {
@@ -125,7 +153,7 @@ class C10dRankGroup : public RankGroup {
       std::vector<at::Tensor> tensors = {tensor.view(-1).view(at::kByte)};
       c10d::BroadcastOptions broadcast;
       broadcast.rootRank = from;
-      gloo_->broadcast(tensors, broadcast)->wait();
+      BackendOf(tensor).broadcast(tensors, broadcast)->wait();
     });
   }
 
@@ -210,12 +238,17 @@ class C10dRankGroup : public RankGroup {
   }
 
  private:
+  c10d::Backend& BackendOf(const at::Tensor& tensor) {
+    if (tensor.device().is_cpu()) return *gloo_;
+    CRESCENDO_CHECK(nccl_ != nullptr);
+    return *nccl_;
+  }
   absl::Status Reduce(at::Tensor& tensor, c10d::ReduceOp::RedOpType op, absl::string_view what) {
     return Collective(what, [&] {
       std::vector<at::Tensor> tensors = {tensor};
       c10d::AllreduceOptions reduce;
       reduce.reduceOp = op;
-      gloo_->allreduce(tensors, reduce)->wait();
+      BackendOf(tensor).allreduce(tensors, reduce)->wait();
     });
   }
   void SendTensor(int to, at::Tensor tensor) {
@@ -298,6 +331,7 @@ class C10dRankGroup : public RankGroup {
   const c10::intrusive_ptr<c10d::TCPStore> store_;
   const c10::intrusive_ptr<c10d::Store> beats_store_;  // a connection of its own
   const c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo_;
+  c10::intrusive_ptr<c10d::Backend> nccl_;  // null: no device is used
   absl::Status failed_;
   int64_t commands_ = 0;
   std::vector<int64_t> beats_;

@@ -1,5 +1,6 @@
 // The learner's ranks as seen from one of them: the rendezvous (a c10d TCPStore that rank 0 holds),
-// collectives over c10d (Gloo), and what rank 0 announces to the others.
+// collectives over c10d (Gloo; NCCL for tensors on a device), and what rank 0 announces to the
+// others.
 //
 // Invariants:
 // 1. Everything has a deadline. A failure names the rank that is gone, or says that all answer; it
@@ -50,7 +51,12 @@ class RankGroup {
   int rank() const { return rank_; }
   int size() const { return size_; }
 
-  // Collectives over contiguous tensors. `what` names the operation in errors.
+  // From now on collectives over tensors of `device` go over NCCL, when it is a CUDA device.
+  // Collective. FAILED_PRECONDITION: this build has no NCCL, or it cannot be loaded.
+  virtual absl::Status UseDevice(at::Device device) = 0;
+
+  // Collectives over contiguous tensors, on the CPU or the device used. `what` names the operation
+  // in errors.
   virtual absl::Status Sum(at::Tensor& tensor, absl::string_view what) = 0;  // in place
   virtual absl::Status Max(at::Tensor& tensor, absl::string_view what) = 0;  // in place
   // out [n]: rank's part of the sum of in [size * n].

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
+#include "services/learner/compute_device.h"
 
 namespace crescendo {
 namespace {
@@ -21,9 +22,7 @@ constexpr int64_t kBucketElements = 4 << 20;  // about what travels at once, 16 
 at::Tensor Flat(const at::Tensor& tensor) { return tensor.detach().view(-1); }
 
 TensorData DataOf(const std::string& name, const at::Tensor& like, const at::Tensor& flat) {
-  const at::Tensor exact = flat.to(at::kFloat).contiguous();
-  return {name, "F32", like.sizes().vec(),
-          std::string(static_cast<const char*>(exact.const_data_ptr()), exact.nbytes())};
+  return {name, "F32", like.sizes().vec(), HostBytes(flat.to(at::kFloat))};
 }
 
 // fp32 elements in the order of `bytes`, which outlive the tensor.
@@ -58,6 +57,10 @@ ShardedAdamW::ShardedAdamW(std::vector<NamedTensor> parameters, const AdamWOptio
       buckets_(MakeBuckets()),
       adamw_(shards_, options) {
   CRESCENDO_CHECK(ranks != nullptr && ranks->size() > 1 && shards_.size() == parameters_.size());
+}
+
+at::TensorOptions ShardedAdamW::Options(at::ScalarType dtype) const {
+  return at::TensorOptions().dtype(dtype).device(parameters_[0].tensor.device());
 }
 
 int64_t ShardedAdamW::ShareOf(size_t parameter) const {
@@ -117,7 +120,7 @@ at::Tensor ShardedAdamW::TakeGradient(size_t parameter) {
 }
 
 absl::Status ShardedAdamW::ReduceBucket(const Bucket& bucket) {
-  at::Tensor whole = at::zeros({bucket.share * ranks_->size()}, at::kFloat);
+  at::Tensor whole = at::zeros({bucket.share * ranks_->size()}, Options(at::kFloat));
   int64_t offset = 0;
   for (size_t i = bucket.begin; i < bucket.end; offset += ShareOf(i), ++i) {
     const at::Tensor gradient = TakeGradient(i);
@@ -128,7 +131,7 @@ absl::Status ShardedAdamW::ReduceBucket(const Bucket& bucket) {
           .copy_(gradient.narrow(0, range.begin, range.size));
     }
   }
-  at::Tensor own = at::empty({bucket.share}, at::kFloat);
+  at::Tensor own = at::empty({bucket.share}, Options(at::kFloat));
   RETURN_IF_ERROR(ranks_->ReduceScatter(whole, own, "summing gradients"));
   offset = 0;
   for (size_t i = bucket.begin; i < bucket.end; offset += ShareOf(i), ++i) {
@@ -190,8 +193,8 @@ absl::StatusOr<double> ShardedAdamW::ReduceGradients() {
 
 absl::Status ShardedAdamW::GatherBucket(const Bucket& bucket) {
   const auto type = parameters_[bucket.begin].tensor.scalar_type();
-  at::Tensor own = at::zeros({bucket.share}, type);
-  at::Tensor whole = at::empty({bucket.share * ranks_->size()}, type);
+  at::Tensor own = at::zeros({bucket.share}, Options(type));
+  at::Tensor whole = at::empty({bucket.share * ranks_->size()}, Options(type));
   int64_t offset = 0;
   for (size_t i = bucket.begin; i < bucket.end; offset += ShareOf(i), ++i) {
     own.narrow(0, offset, shards_[i].tensor.numel()).copy_(shards_[i].tensor);
@@ -236,9 +239,9 @@ void ShardedAdamW::AddGradientsOfZero() {
 absl::StatusOr<TensorData> ShardedAdamW::GatherWhole(size_t parameter, const std::string& name,
                                                      const at::Tensor& shard) {
   const int64_t share = ShareOf(parameter);
-  at::Tensor own = at::zeros({share}, at::kFloat);
+  at::Tensor own = at::zeros({share}, Options(at::kFloat));
   own.narrow(0, 0, shard.numel()).copy_(shard.view(-1));
-  at::Tensor whole = at::empty({share * ranks_->size()}, at::kFloat);
+  at::Tensor whole = at::empty({share * ranks_->size()}, Options(at::kFloat));
   RETURN_IF_ERROR(ranks_->AllGather(own, whole, absl::StrCat("gathering ", name)));
   if (ranks_->rank() != 0) return TensorData();
   const at::Tensor& tensor = parameters_[parameter].tensor;
@@ -248,7 +251,7 @@ absl::StatusOr<TensorData> ShardedAdamW::GatherWhole(size_t parameter, const std
 absl::StatusOr<ShardedAdamW::State> ShardedAdamW::Export() {
   const at::NoGradGuard no_grad;
   const std::vector<NamedTensor> masters = adamw_.Masters();
-  const std::vector<TensorBytes> moments = adamw_.State();
+  const std::vector<NamedTensor> moments = adamw_.Moments();
   State state;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const at::Tensor& tensor = parameters_[i].tensor;
@@ -261,7 +264,7 @@ absl::StatusOr<ShardedAdamW::State> ShardedAdamW::Export() {
                        GatherWhole(i, masters[i].name, masters[i].tensor));
     }
     for (const size_t m : {2 * i, 2 * i + 1}) {
-      const at::Tensor moment = View(moments[m].bytes);
+      const at::Tensor& moment = moments[m].tensor;
       if (ranks_ == nullptr) {
         state.moments.push_back(DataOf(moments[m].name, tensor, moment));
       } else {
@@ -314,8 +317,8 @@ absl::StatusOr<at::Tensor> ShardedAdamW::BroadcastWhole(size_t parameter, const 
                                                         absl::string_view bytes) {
   if (ranks_ == nullptr) return View(bytes);
   at::Tensor whole = ranks_->rank() == 0
-                         ? View(bytes)
-                         : at::empty({parameters_[parameter].tensor.numel()}, at::kFloat);
+                         ? View(bytes).to(Options(at::kFloat).device())
+                         : at::empty({parameters_[parameter].tensor.numel()}, Options(at::kFloat));
   RETURN_IF_ERROR(ranks_->Broadcast(whole, 0, absl::StrCat("giving out ", name)));
   return whole;
 }
@@ -330,7 +333,7 @@ absl::Status ShardedAdamW::Import(absl::Span<const TensorBytes> masters,
     for (const TensorBytes& tensor : list) bytes.emplace(tensor.name, tensor.bytes);
   }
   const std::vector<NamedTensor> own_masters = adamw_.Masters();
-  std::vector<TensorData> own_moments;
+  const std::vector<NamedTensor> own_moments = adamw_.Moments();
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const NamedTensor& parameter = parameters_[i];
     const Range own = ranks_ == nullptr ? Range{0, parameter.tensor.numel()} : RangeOf(i, rank);
@@ -338,17 +341,12 @@ absl::Status ShardedAdamW::Import(absl::Span<const TensorBytes> masters,
                      BroadcastWhole(i, parameter.name, bytes[parameter.name]));
     if (zero_stage_ != 3) Flat(parameter.tensor).copy_(weights);
     own_masters[i].tensor.view(-1).copy_(weights.narrow(0, own.begin, own.size));
-    for (const char* prefix : {"exp_avg.", "exp_avg_sq."}) {
-      const std::string name = absl::StrCat(prefix, parameter.name);
+    for (const size_t m : {2 * i, 2 * i + 1}) {
+      const std::string& name = own_moments[m].name;
       ASSIGN_OR_RETURN(const at::Tensor moment, BroadcastWhole(i, name, bytes[name]));
-      own_moments.push_back(DataOf(name, shards_[i].tensor, moment.narrow(0, own.begin, own.size)));
+      own_moments[m].tensor.view(-1).copy_(moment.narrow(0, own.begin, own.size));
     }
   }
-  std::vector<TensorBytes> views;
-  for (const TensorData& tensor : own_moments) {
-    views.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.bytes});
-  }
-  RETURN_IF_ERROR(adamw_.LoadState(views));
   double counted = rank == 0 ? static_cast<double>(steps) : 0;
   if (ranks_ != nullptr) {
     RETURN_IF_ERROR(ranks_->Sum(absl::MakeSpan(&counted, 1), "giving out the number of steps"));

@@ -91,6 +91,7 @@ class ShardedAdamW {
   };
   Range RangeOf(size_t parameter, int rank) const;
   int64_t ShareOf(size_t parameter) const;
+  at::TensorOptions Options(at::ScalarType dtype) const;  // on the parameters' device
   absl::Status ReduceBucket(const Bucket& bucket);
   absl::Status GatherBucket(const Bucket& bucket);
   absl::Status ReduceAll();

@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <c10/core/CPUAllocator.h>
+#include <c10/core/Allocator.h>
 
 #include <algorithm>
 #include <utility>
@@ -64,6 +64,7 @@ absl::Status ShardedParameters::TakeShares(Unit& unit, absl::Span<const NamedTen
       offset += share;
     }
     shards_.push_back({parameter.name, shard});
+    begins_.push_back(begin);
   }
   Keep(bytes);
   return absl::OkStatus();
@@ -102,7 +103,8 @@ void ShardedParameters::Attach(PolicyModel& model) {
 
 void ShardedParameters::GiveMemory(Unit& unit) {
   for (size_t i = 0; i < unit.storages.size(); ++i) {
-    unit.storages[i].set_data_ptr_noswap(c10::GetCPUAllocator()->allocate(unit.storage_bytes[i]));
+    c10::Allocator* allocator = c10::GetAllocator(unit.storages[i].device_type());
+    unit.storages[i].set_data_ptr_noswap(allocator->allocate(unit.storage_bytes[i]));
     unit.storages[i].set_nbytes(unit.storage_bytes[i]);
   }
   Keep(unit.bytes);
@@ -110,7 +112,7 @@ void ShardedParameters::GiveMemory(Unit& unit) {
 
 void ShardedParameters::TakeMemory(Unit& unit) {
   for (const c10::Storage& storage : unit.storages) {
-    storage.set_data_ptr_noswap(at::DataPtr(nullptr, at::Device(at::kCPU)));
+    storage.set_data_ptr_noswap(at::DataPtr(nullptr, storage.device()));
     storage.set_nbytes(0);
   }
   Keep(-unit.bytes);

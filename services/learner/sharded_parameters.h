@@ -56,6 +56,8 @@ class ShardedParameters : public WeightWatcher {
   std::pair<size_t, size_t> RangeOf(int unit) const;
   // This rank's share of every parameter, flat, in the model's dtype: what its optimizer steps on.
   const std::vector<NamedTensor>& shards() const { return shards_; }
+  // Where in its flattened parameter a share begins.
+  int64_t BeginOf(size_t parameter) const { return begins_[parameter]; }
 
   // Why a pass threw.
   const absl::Status& status() const { return failed_; }
@@ -88,6 +90,7 @@ class ShardedParameters : public WeightWatcher {
   RankGroup& ranks_;
   std::vector<Unit> units_;
   std::vector<NamedTensor> shards_;
+  std::vector<int64_t> begins_;  // of the shards
   int head_unit_ = 0;
   std::function<absl::Status(int)> reduce_;
   absl::Status failed_;

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/model/torch_guard.h"
+#include "services/learner/compute_device.h"
 #include "services/learner/kl_control.h"
 #include "services/learner/lr_schedule.h"
 #include "services/learner/packed_forward.h"
@@ -60,19 +61,35 @@ PolicyLossStats SlopesOfRows(const PolicyLossInput& whole, const PolicyLossOptio
   return result.stats;
 }
 
+AdamWOptions AdamWOf(const TorchTrainerOptions& options) {
+  AdamWOptions adamw = options.adamw;
+  adamw.aten = adamw.aten || options.aten;
+  return adamw;
+}
+
+// The device of this rank, which its ranks then use together.
+absl::StatusOr<at::Device> PlaceOf(const TorchTrainerOptions& options) {
+  if (options.device != "cpu" && options.deterministic) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "learner.device: is \"", options.device,
+        "\", expected \"cpu\" with policy.deterministic, whose bits are those of the CPU"));
+  }
+  const int rank = options.ranks == nullptr ? 0 : options.ranks->rank();
+  ASSIGN_OR_RETURN(const at::Device device, FindDevice(options.device, options.local_rank, rank));
+  if (options.ranks != nullptr) RETURN_IF_ERROR(options.ranks->UseDevice(device));
+  return device;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(
     FileSystem& files, const TorchTrainerOptions& options) {
   SetComputeThreads(options.threads);
-  if (options.zero_stage == 3 && options.lora_rank > 0) {
-    return absl::InvalidArgumentError(
-        "learner.zero_stage: is 3, expected 1 or 2 with policy.lora_rank above 0");
-  }
+  ASSIGN_OR_RETURN(const at::Device device, PlaceOf(options));
   Models models;
-  ASSIGN_OR_RETURN(models.policy, LoadModel(files, options, models.shards));
+  ASSIGN_OR_RETURN(models.policy, LoadModel(files, options, device, models.shards));
   if (options.reference || options.loss.kl_coefficient > 0 || options.lora_rank > 0) {
-    ASSIGN_OR_RETURN(models.reference, LoadModel(files, options, models.reference_shards));
+    ASSIGN_OR_RETURN(models.reference, LoadModel(files, options, device, models.reference_shards));
   }
   models.policy->SetRequiresGrad(true);
   models.policy->SetRecomputeLayers(options.recompute_layers);
@@ -83,7 +100,8 @@ absl::StatusOr<std::unique_ptr<TorchTrainer>> TorchTrainer::Create(
                         const LoraOptions adapters{options.lora_rank, options.lora_alpha,
                                                    options.lora_targets, options.lora_seed};
                         ASSIGN_OR_RETURN(
-                            lora, Lora::Create(adapters, *models.reference, models.policy.get()));
+                            lora, Lora::Create(adapters, *models.reference, models.policy.get(),
+                                               models.reference_shards.get(), models.shards.get()));
                       }
                       std::unique_ptr<TorchTrainer> trainer(
                           new TorchTrainer(files, options, std::move(models), std::move(lora)));
@@ -103,11 +121,11 @@ TorchTrainer::TorchTrainer(FileSystem& files, const TorchTrainerOptions& options
       reference_(std::move(models.reference)),
       lora_(std::move(lora)),
       optimizer_(
-          shards_ != nullptr
-              ? ShardedAdamW(model_->parameters(), options.adamw, options.ranks, shards_.get())
+          shards_ != nullptr && lora_ == nullptr
+              ? ShardedAdamW(model_->parameters(), AdamWOf(options), options.ranks, shards_.get())
               : ShardedAdamW(lora_ != nullptr ? lora_->parameters() : model_->parameters(),
-                             options.adamw, options.ranks, std::min(options.zero_stage, 2))) {
-  if (shards_ == nullptr) return;
+                             AdamWOf(options), options.ranks, std::min(options.zero_stage, 2))) {
+  if (shards_ == nullptr || lora_ != nullptr) return;  // adapters: after the pass, as in stage 2
   shards_->SetReduce([this](int unit) { return optimizer_.ReduceUnit(unit); });
 }
 
@@ -246,6 +264,7 @@ absl::Status TorchTrainer::Accumulate(const PackedMicroBatch& micro, const Polic
           [&](auto... rows) { sums.loss.Add(SlopesOfRows(input, loss, own_proximal, rows...)); },
           [&] { timer.AddTo(phases_.forward); });
     }
+    WaitForDevice(model_->device());
     timer.AddTo(phases_.backward);
     const absl::Span<const float> log_probs = FloatSpan(policy.log_prob);
     sums.tokens += static_cast<int64_t>(log_probs.size());
@@ -340,6 +359,7 @@ absl::StatusOr<bool> TorchTrainer::Update(const MiniBatchSums& sums, StepResult&
     result.grad_norm = std::max(result.grad_norm, norm);
     RETURN_IF_ERROR(optimizer_.Step(result.learning_rate, GradClipScale(norm, options_.grad_clip)));
     if (lora_ != nullptr) lora_->Merge();
+    WaitForDevice(model_->device());
     timer.AddTo(phases_.optimizer);
     return true;  // by Adam's momentum also when this mini-batch had no gradient
   });

@@ -82,7 +82,7 @@ class TorchTrainer : public Trainer {
   TorchTrainer(FileSystem& files, const TorchTrainerOptions& options, Models models,
                std::unique_ptr<Lora> lora);
   static absl::StatusOr<std::unique_ptr<PolicyModel>> LoadModel(
-      FileSystem& files, const TorchTrainerOptions& options,
+      FileSystem& files, const TorchTrainerOptions& options, at::Device device,
       std::unique_ptr<ShardedParameters>& shards);
   // The targets' log-probs under the weights of `model` as they are.
   absl::StatusOr<std::vector<float>> LogProbs(PolicyModel& model, const PackedMicroBatch& micro);

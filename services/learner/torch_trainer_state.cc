@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/model/torch_guard.h"
+#include "services/learner/compute_device.h"
 #include "services/learner/kl_control.h"
 #include "services/learner/rank_group.h"
 #include "services/learner/torch_trainer.h"
@@ -48,9 +49,8 @@ std::vector<TensorBytes> ViewOf(const std::vector<TensorData>& tensors) {
 }
 
 TensorData ConvertedCopy(const NamedTensor& parameter, at::ScalarType dtype) {
-  const at::Tensor tensor = parameter.tensor.detach().to(dtype).contiguous();
-  return {parameter.name, dtype == at::kFloat ? "F32" : "BF16", tensor.sizes().vec(),
-          std::string(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes())};
+  return {parameter.name, dtype == at::kFloat ? "F32" : "BF16", parameter.tensor.sizes().vec(),
+          HostBytes(parameter.tensor.detach().to(dtype))};
 }
 
 struct TrainerCounters {
@@ -84,9 +84,9 @@ absl::StatusOr<TrainerCounters> CountersFromJson(const std::string& text) {
 
 // Each model with shares of its own.
 absl::StatusOr<std::unique_ptr<PolicyModel>> TorchTrainer::LoadModel(
-    FileSystem& files, const TorchTrainerOptions& options,
+    FileSystem& files, const TorchTrainerOptions& options, at::Device device,
     std::unique_ptr<ShardedParameters>& shards) {
-  LoadOptions load{.deterministic = options.deterministic};
+  LoadOptions load{.deterministic = options.deterministic, .device = device, .aten = options.aten};
   ASSIGN_OR_RETURN(load.dtype, ParseDtype(options.dtype));
   if (options.zero_stage == 3 && options.ranks != nullptr && options.ranks->size() > 1) {
     shards = std::make_unique<ShardedParameters>(options.ranks);
@@ -102,7 +102,7 @@ absl::StatusOr<std::unique_ptr<PolicyModel>> TorchTrainer::LoadModel(
 absl::StatusOr<std::vector<TensorData>> TorchTrainer::ExportWeights() {
   return CatchTorch("exporting the weights", [&]() -> absl::StatusOr<std::vector<TensorData>> {
     const bool same = options_.export_dtype.empty() || options_.export_dtype == options_.dtype;
-    if (same && shards_ == nullptr) return CopyOf(model_->State());
+    if (same && shards_ == nullptr && model_->device().is_cpu()) return CopyOf(model_->State());
     ASSIGN_OR_RETURN(const at::ScalarType dtype,
                      ParseDtype(same ? options_.dtype : options_.export_dtype));
     if (shards_ != nullptr) return ExportShards(dtype);

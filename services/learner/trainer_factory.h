@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -23,6 +24,11 @@ struct TorchTrainerOptions {
       policy;  // Hugging Face folder or .gguf: the base, and the reference when there is one
   // "float32" or "bfloat16": computes in it; bfloat16 keeps fp32 masters.
   std::string dtype = "float32";
+  // "cpu" or "cuda": FindDevice (compute_device.h), of `local_rank` when one is given. `aten`:
+  // with the operations of a device also on the CPU.
+  std::string device = "cpu";
+  std::optional<int> local_rank;
+  bool aten = false;
   std::string export_dtype;    // of ExportWeights and SavePolicy; empty: dtype
   bool deterministic = false;  // forward passes with the rollout's bits (PolicyModel)
   PolicyLossOptions loss;      // of requests that bring none
@@ -43,7 +49,7 @@ struct TorchTrainerOptions {
   // made by all ranks, and those too where weights are shared out (Trainer::sharded), each Train
   // with the rank's own part of the step (rank_trainer.h). Outlives the trainer.
   RankGroup* ranks = nullptr;
-  int zero_stage = 1;      // ShardedAdamW; 3 not with adapters
+  int zero_stage = 1;      // ShardedAdamW; adapters are whole at every rank
   Clock* clock = nullptr;  // of StepResult::phases; outlives the trainer
 };
 

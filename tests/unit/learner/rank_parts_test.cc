@@ -31,15 +31,19 @@ TEST_CASE("A launcher's environment") {
   const auto second = From({{"RANK", "1"},
                             {"WORLD_SIZE", "4"},
                             {"MASTER_ADDR", "learner-0.local"},
-                            {"MASTER_PORT", "29500"}});
+                            {"MASTER_PORT", "29500"},
+                            {"LOCAL_RANK", "0"}});
   REQUIRE(second.ok());
   CHECK(second->rank == 1);
   CHECK(second->size == 4);
   CHECK(second->master_host == "learner-0.local");
   CHECK(second->master_port == 29500);
+  CHECK(second->local_rank == 0);
+  CHECK_FALSE(alone->local_rank.has_value());
 
   const std::vector<std::pair<std::map<std::string, std::string>, std::string>> wrong = {
       {{{"RANK", "0"}}, "WORLD_SIZE: expected a number from 1"},
+      {{{"LOCAL_RANK", "-1"}}, "LOCAL_RANK: expected a number from 0"},
       {{{"RANK", "2"}, {"WORLD_SIZE", "2"}}, "RANK: expected a number from 0 to 1, found \"2\""},
       {{{"RANK", "0"}, {"WORLD_SIZE", "2"}}, "MASTER_ADDR"},
       {{{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "a"}, {"MASTER_PORT", "x"}},
