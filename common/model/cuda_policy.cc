@@ -348,11 +348,21 @@ absl::Status CudaPolicy::Step(CudaBatch& batch, absl::Span<cuda::Drawn> results)
   return absl::OkStatus();
 }
 
+absl::Status CudaPolicy::CopyLogits(int32_t row, absl::Span<float> logits) const {
+  CRESCENDO_CHECK(row >= 0 && row < last_logit_rows_ &&
+                  logits.size() == static_cast<size_t>(config_.vocab_size));
+  return CudaStatus(cudaMemcpy(logits.data(), forward_->logits() + row * config_.vocab_size,
+                               logits.size() * sizeof(float), cudaMemcpyDeviceToHost),
+                    "copy logits");
+}
+
 absl::StatusOr<std::vector<float>> CudaPolicy::LastLogits() const {
-  std::vector<float> logits(static_cast<size_t>(last_logit_rows_ * config_.vocab_size));
-  RETURN_IF_ERROR(CudaStatus(cudaMemcpy(logits.data(), forward_->logits(),
-                                        logits.size() * sizeof(float), cudaMemcpyDeviceToHost),
-                             "copy logits"));
+  const auto vocab = static_cast<size_t>(config_.vocab_size);
+  std::vector<float> logits(static_cast<size_t>(last_logit_rows_) * vocab);
+  for (int32_t row = 0; row < last_logit_rows_; ++row) {
+    RETURN_IF_ERROR(
+        CopyLogits(row, absl::MakeSpan(logits).subspan(static_cast<size_t>(row) * vocab, vocab)));
+  }
   return logits;
 }
 

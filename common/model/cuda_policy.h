@@ -79,6 +79,8 @@ class CudaPolicy {
     return forward_->weights().Load(state);
   }
 
+  // Copies the logits [vocab_size] of one of the last step's rows with draws to the host.
+  absl::Status CopyLogits(int32_t row, absl::Span<float> logits) const;
   // The logits of the last step's rows with draws, in the order in which they ran (for tests).
   absl::StatusOr<std::vector<float>> LastLogits() const;
   // Which place the rows of a sequence's draws had there.

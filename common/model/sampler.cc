@@ -114,6 +114,11 @@ int64_t DrawTruncated(const Row& row, const RowSampling& params, double uniform,
   return (*candidates)[kept - 1].token;
 }
 
+// Of a temperature; greedy counts as 1.
+float InverseOf(double temperature) {
+  return temperature == 0.0 ? 1.0f : static_cast<float>(1.0 / temperature);
+}
+
 // The most probable tokens by insertion: few are wanted of many.
 std::vector<TopToken> TopTokens(const Row& row, int64_t count, double sum) {
   std::vector<TopToken> top;
@@ -141,7 +146,7 @@ struct Workspace {
 SampledToken SampleRow(Row row, const RowSampling& params, double uniform, Workspace* space) {
   const auto& table = kernels::Kernels();
   const bool greedy = params.temperature == 0.0;
-  row.inverse = greedy ? 1.0f : static_cast<float>(1.0 / params.temperature);
+  row.inverse = InverseOf(params.temperature);
   space->block_sums.resize(static_cast<size_t>((row.n + kSumBlock - 1) / kSumBlock));
   const double sum =
       table.softmax_sums(row.x, row.n, row.max, row.inverse, space->block_sums.data(), false).exp;
@@ -187,6 +192,17 @@ absl::Status ValidateRowSampling(const RowSampling& params) {
     return fail("top_tokens", absl::StrCat("0 to ", kTopTokensMax), params.top_tokens);
   }
   return absl::OkStatus();
+}
+
+std::vector<TopToken> MostProbable(absl::Span<const float> logits, double temperature,
+                                   int32_t count) {
+  const auto n = static_cast<int64_t>(logits.size());
+  const auto& table = kernels::Kernels();
+  const Row row{logits.data(), n, n > 0 ? table.row_max(logits.data(), n) : NAN,
+                InverseOf(temperature)};
+  if (!std::isfinite(row.max)) return {};
+  const double sum = table.softmax_sums(row.x, n, row.max, row.inverse, nullptr, false).exp;
+  return TopTokens(row, count, sum);
 }
 
 absl::Status SampleRows(const at::Tensor& logits, absl::Span<const RowSampling> params,

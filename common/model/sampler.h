@@ -40,6 +40,12 @@ struct SampledToken {
   std::vector<TopToken> top = {};
 };
 
+// The `count` most probable tokens of softmax(logits / temperature), the most probable first (the
+// lower id among equals); temperature 0 counts as 1. What SampledToken::top is. Empty for logits
+// that are not finite. Requires count up to kTopTokensMax.
+std::vector<TopToken> MostProbable(absl::Span<const float> logits, double temperature,
+                                   int32_t count);
+
 // logits [B, V] fp32 or bf16 (computed in fp32), contiguous; params and uniforms (in (0, 1),
 // TokenUniform of common/base/rng.h) one a row; out has B places. Truncation goes as in Hugging
 // Face: top-k, then top-p over what is left, then min-p relative to the most probable. Requires the

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/model/sampler.h"
 
 namespace crescendo {
 
@@ -42,6 +43,25 @@ absl::Status CudaModelRunner::Run(const BatchPlan& plan, absl::Span<DrawnToken> 
   }
   for (size_t i = 0; i < drawn_.size(); ++i) {
     results[i] = DrawnToken{drawn_[i].token, drawn_[i].log_prob};
+  }
+  return GiveTopTokens(plan, results);
+}
+
+absl::Status CudaModelRunner::GiveTopTokens(const BatchPlan& plan, absl::Span<DrawnToken> results) {
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    const StepSequence& sequence = plan.sequences[i];
+    bool copied = false;
+    for (int32_t d = sequence.first_draw; d < sequence.first_draw + sequence.draws; ++d) {
+      const TokenDraw& draw = plan.draws[static_cast<size_t>(d)];
+      if (draw.top_tokens == 0) continue;
+      if (!copied) {
+        logits_.resize(static_cast<size_t>(policy_->config().vocab_size));
+        RETURN_IF_ERROR(policy_->CopyLogits(policy_->logit_rows()[i], absl::MakeSpan(logits_)));
+        copied = true;
+      }
+      results[static_cast<size_t>(d)].top =
+          MostProbable(logits_, draw.sampling->temperature, draw.top_tokens);
+    }
   }
   return absl::OkStatus();
 }

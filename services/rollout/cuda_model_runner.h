@@ -38,10 +38,15 @@ class CudaModelRunner : public ModelRunner {
   const CudaPolicy& policy() const { return *policy_; }
 
  private:
+  // The most probable tokens for the draws that want them, from logits copied to the host: a served
+  // request's, never a training sample's.
+  absl::Status GiveTopTokens(const BatchPlan& plan, absl::Span<DrawnToken> results);
+
   std::unique_ptr<CudaPolicy> policy_;
   // Reused from step to step.
   CudaBatch batch_;
   std::vector<cuda::Drawn> drawn_;
+  std::vector<float> logits_;
 
   WeightStage stage_;
 };

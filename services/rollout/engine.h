@@ -47,7 +47,7 @@ struct GroupRequest {
   uint64_t seed = 0;
   SamplingParams sampling;
   int limit = 0;                // completion tokens, > 0
-  int32_t top_tokens = 0;       // to be given with each draw, up to ModelRunner::top_tokens_max
+  int32_t top_tokens = 0;       // to be given with each draw, up to kTopTokensMax
   std::vector<int32_t> prompt;  // at least one token
   std::vector<SampleStart> samples;
   bool runnable = true;

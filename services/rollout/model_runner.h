@@ -82,8 +82,6 @@ class ModelRunner {
   // stays as it is.
   virtual absl::Status SwapWeights(PolicyVersion version) = 0;
   virtual ModelMemory Memory() const { return {}; }
-  // How many of the most probable tokens a draw may ask for.
-  virtual int top_tokens_max() const { return 0; }
 };
 
 }  // namespace crescendo

@@ -17,12 +17,6 @@ absl::Status RolloutCore::Serve(ServedRequest request) {
   const GroupId id = ServedGroup(request.id);
   CRESCENDO_CHECK(request.samples >= 1 && !served_.contains(id));
   RETURN_IF_ERROR(engine_.CheckFits(static_cast<int64_t>(request.prompt.size()), request.limit));
-  if (request.top_tokens > runner_->top_tokens_max()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("log-probabilities of the ", request.top_tokens,
-                     " most probable tokens: this worker's device gives ",
-                     runner_->top_tokens_max(), " (rollout.device)"));
-  }
   GroupRequest group;
   group.id = id;
   group.draw_id = kDrawnAs;

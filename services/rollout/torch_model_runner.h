@@ -46,7 +46,6 @@ class TorchModelRunner : public ModelRunner {
   // not fit the model. The staged bytes are freed.
   absl::Status SwapWeights(PolicyVersion version) override;
   ModelMemory Memory() const override;
-  int top_tokens_max() const override { return kTopTokensMax; }
 
   // Replaces what was staged before.
   void Stage(std::unique_ptr<StagedWeights> weights);

@@ -20,7 +20,9 @@ namespace crescendo {
 namespace {
 
 using Key = std::pair<uint64_t, uint32_t>;
-using Samples = std::map<Key, std::vector<std::pair<int32_t, float>>>;
+using Samples = std::map<Key, std::vector<DrawnToken>>;
+
+constexpr int32_t kTop = 3;  // most probable tokens wanted of the first group's draws
 
 std::unique_ptr<PolicyModel> SmallModel(uint64_t seed) {
   ModelConfig config;
@@ -57,6 +59,7 @@ GroupRequest Request(uint64_t id, int samples, int prompt_tokens, int limit) {
   request.sampling.temperature = id == 2 ? 0.7f : 1.0f;
   request.sampling.top_p = id == 3 ? 0.9f : 1.0f;
   request.limit = limit;
+  request.top_tokens = id == 1 ? kTop : 0;
   CounterRng rng(id);
   for (int i = 0; i < prompt_tokens; ++i) {
     request.prompt.push_back(static_cast<int32_t>(rng.Below(61)));
@@ -83,7 +86,8 @@ Samples RunAll(ModelRunner* runner, int blocks) {
     INFO(outputs.status());
     REQUIRE(outputs.ok());
     for (const EngineOutput& output : *outputs) {
-      samples[{output.group.value(), output.sample}].emplace_back(output.token, output.log_prob);
+      samples[{output.group.value(), output.sample}].push_back(
+          DrawnToken{output.token, output.log_prob, output.top});
     }
   } while (engine.worked());
   if (blocks < 20) CHECK(engine.preemptions() > 0);
@@ -124,8 +128,14 @@ TEST_CASE("the engine draws the same tokens on a device as on the CPU") {
       const auto& others = found.at(key);
       REQUIRE(others.size() == tokens.size());
       for (size_t i = 0; i < tokens.size(); ++i) {
-        CHECK(others[i].first == tokens[i].first);
-        CHECK(std::abs(others[i].second - tokens[i].second) <= 5e-5f);
+        CHECK(others[i].token == tokens[i].token);
+        CHECK(std::abs(others[i].log_prob - tokens[i].log_prob) <= 5e-5f);
+        REQUIRE(tokens[i].top.size() == (key.first == 1 ? kTop : 0));
+        REQUIRE(others[i].top.size() == tokens[i].top.size());
+        for (size_t t = 0; t < tokens[i].top.size(); ++t) {
+          CHECK(others[i].top[t].token == tokens[i].top[t].token);
+          CHECK(std::abs(others[i].top[t].log_prob - tokens[i].top[t].log_prob) <= 5e-5f);
+        }
       }
     }
   }
