@@ -255,13 +255,16 @@ absl::Status TopCommand(const CliArguments& arguments, const TrainingWorld& worl
   ASSIGN_OR_RETURN(const auto client, ClientOfRun(arguments, folder, world));
   RunWatcher watcher(world.terminal, absl::StrCat("the run at ", client->address()),
                      /*from_the_beginning=*/false);
-  absl::Time last_answer = world.clock->Now();
   while (!world.stop->WaitFor(kTopLoop)) {
     const absl::Time now = world.clock->Now();
-    absl::Status status = watcher.Poll(*client, now);
-    if (status.ok()) last_answer = now;
+    const absl::Status status = watcher.Poll(*client, now);
     const bool never = watcher.picture().status.run_id().empty();
-    if (now - last_answer > (never ? kTopPatience : kTopGone)) return status;
+    const absl::Duration silent = now - watcher.last_answer();
+    if (!status.ok() && silent > (never ? kTopPatience : kTopGone)) {
+      world.terminal->KeepFrame();
+      return absl::UnavailableError(absl::StrCat(
+          never ? "no coordinator answers: " : "the coordinator is gone: ", status.message()));
+    }
     const v1::RunStatus& run = watcher.picture().status;
     if (run.state() == "finished") break;
     if (run.state() == "failed") {

@@ -110,7 +110,6 @@ std::string PlotOver(const std::vector<ArmRun>& runs, bool tokens) {
   plot.x_label = tokens ? "tokens generated for training" : "seconds of training";
   plot.y_label = "pass@1";
   plot.y_max = 1;
-  plot.key_bottom_right = true;
   for (size_t i = 0; i < Arms().size(); ++i) {
     PlotSeries series{Arms()[i], PlotStyle::kLineWithBand, static_cast<int>(i), {}};
     for (const BandPoint& p : MeanCurve(runs, Arms()[i], tokens, kCurvePoints)) {

@@ -19,9 +19,9 @@ main { max-width: 1180px; margin: 0 auto; padding: 24px 20px 60px; }
 h1 { font-size: 26px; margin: 8px 0 2px; }
 h2 { font-size: 18px; margin: 34px 0 10px; }
 .sub { color: #5b6470; margin: 0 0 18px; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 10px; }
 .figure { background: #fff; border: 1px solid #e2e5ea; border-radius: 8px; padding: 10px 14px; }
-.figure .value { font-size: 21px; font-weight: 600; }
+.figure .value { font-size: 21px; font-weight: 600; white-space: nowrap; }
 .figure .name { color: #5b6470; font-size: 13px; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 12px; }
 .plot { background: #fff; border: 1px solid #e2e5ea; border-radius: 8px; padding: 6px; }
@@ -116,7 +116,6 @@ std::vector<Plot> PlotsOver(const Axis& axis) {
   std::vector<Plot> plots;
   plots.push_back(plot("pass", "pass@1 on held-out problems", "pass@1"));
   plots.back().y_max = 1;
-  plots.back().key_bottom_right = true;
   plots.back().series = {axis.Evaluations()};
   plots.push_back(plot("reward", "Mean reward of a step", "reward"));
   plots.back().y_max = 1;
@@ -252,7 +251,7 @@ std::string HtmlReport(const std::string& name, const RunPicture& run,
       {"pass@1 of the base", Fixed(report["base_pass_at_1"], 3)},
       {"pass@1 at the end", Fixed(report["final_pass_at_1"], 3)}};
   if (report["ci95"].is_array()) {
-    figures.push_back({"95% interval of it", absl::StrCat(Fixed(report["ci95"][0], 3), " to ",
+    figures.push_back({"95% interval of it", absl::StrCat(Fixed(report["ci95"][0], 3), "–",
                                                           Fixed(report["ci95"][1], 3))});
   }
   figures.push_back({"steps", FormatCount(report["steps"].get<double>())});

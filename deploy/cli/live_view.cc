@@ -89,12 +89,13 @@ std::string CurveLine(const Painter& paint, absl::string_view name, const std::s
                       paint.Cyan(Sparkline(values, room, 0, high)));
 }
 
-std::string PassLine(const RunPicture& run, const Painter& paint) {
+std::string PassLine(const RunPicture& run, const Painter& paint, int width) {
   if (run.evaluations.empty()) {
     return absl::StrCat("  ", paint.Dim("pass@1    "), "  not measured yet");
   }
   std::vector<std::string> points;
-  const size_t skip = run.evaluations.size() > 5 ? run.evaluations.size() - 5 : 0;
+  const size_t shown = width < 100 ? 3 : 5;
+  const size_t skip = run.evaluations.size() > shown ? run.evaluations.size() - shown : 0;
   size_t i = 0;
   for (const auto& [step, evaluation] : run.evaluations) {
     if (i++ < skip && step != run.evaluations.begin()->first) continue;
@@ -104,7 +105,7 @@ std::string PassLine(const RunPicture& run, const Painter& paint) {
   return absl::StrCat(
       "  ", paint.Dim("pass@1    "), " ", paint.Bold(absl::StrJoin(points, " → ")),
       absl::StrFormat("  ±%.3f", 0.5 * (last.ci95_high() - last.ci95_low())),
-      paint.Dim(absl::StrCat("  on ", last.problems(), " held-out problems, step ", last.step())));
+      paint.Dim(absl::StrCat("  on ", last.problems(), " held out, step ", last.step())));
 }
 
 std::string WorkersLine(const RunPicture& run, const Painter& paint) {
@@ -120,8 +121,9 @@ std::string WorkersLine(const RunPicture& run, const Painter& paint) {
                      healthy ? absl::StrCat(FormatCount(worker.tokens_per_second()), " tok/s")
                              : paint.Yellow(worker.state())));
   }
-  return absl::StrCat("  ", paint.Dim("workers   "), " ",
-                      words.empty() ? paint.Yellow("none yet") : absl::StrJoin(words, "  "));
+  const bool finished = run.status.state() == "finished";
+  if (words.empty()) words.push_back(finished ? "they have left" : paint.Yellow("none yet"));
+  return absl::StrCat("  ", paint.Dim("workers   "), " ", absl::StrJoin(words, "  "));
 }
 
 // What was used, and what it will come to.
@@ -255,7 +257,8 @@ std::vector<std::string> RenderView(const RunPicture& run, const ViewOptions& op
   const Painter paint(options);
   const v1::StepMetrics& last = run.status.last();
   std::vector<std::string> lines = {HeadLine(run, options, paint),
-                                    ProgressLine(run, options, paint), PassLine(run, paint)};
+                                    ProgressLine(run, options, paint),
+                                    PassLine(run, paint, options.width)};
   const bool any = !run.steps.empty();
   const auto value = [&](const std::string& text) { return any ? text : std::string("-"); };
   const auto lengths = Series(run, &v1::StepMetrics::response_tokens_mean);

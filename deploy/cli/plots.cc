@@ -24,6 +24,10 @@ std::string Quoted(const std::string& text) {
       "\"");
 }
 
+std::string XmlEscape(const std::string& text) {
+  return absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}});
+}
+
 std::string Number(double value) { return absl::StrFormat("%.10g", value); }
 
 std::string DataBlock(const std::string& name, const PlotSeries& series) {
@@ -69,13 +73,17 @@ bool HasPoints(const Plot& plot) {
 std::string Script(const Plot& plot) {
   std::string out = absl::StrFormat(
       "set terminal svg size %d,%d dynamic noenhanced font 'Helvetica,12' name '%s' background "
-      "'#ffffff'\nset encoding utf8\nset title %s font ',13'\nset xlabel %s\nset ylabel %s\n"
+      "'#ffffff'\nset encoding utf8\nset title %s font ',13'\nset xlabel %s offset 0,0.4\nset "
+      "ylabel %s\n"
       "set grid ytics lc rgb '#dddddd' lt 1\nset border 3 lc rgb '#666666'\n"
-      "set xtics nomirror\nset ytics nomirror\nset key top left reverse Left samplen 2\n"
-      "set key opaque fillcolor rgb '#ffffff'\nset bars 0.5\n",
+      "set xtics nomirror\nset ytics nomirror\nset bars 0.5\n"
+      "set key at screen 0.53, screen 0.04 center horizontal reverse Left samplen 2\n",
       plot.width, plot.height, plot.id, Quoted(plot.title), Quoted(plot.x_label),
       Quoted(plot.y_label));
-  if (plot.key_bottom_right) absl::StrAppend(&out, "set key bottom right\n");
+  // Room for the key under the axis, where it hides nothing.
+  const bool key = std::any_of(plot.series.begin(), plot.series.end(),
+                               [](const PlotSeries& series) { return !series.name.empty(); });
+  if (key) absl::StrAppend(&out, "set bmargin 5\n");
   // Thousands and millions of tokens as "20k" and "1.5M".
   double largest = 0;
   for (const PlotSeries& series : plot.series) {
@@ -117,7 +125,10 @@ absl::StatusOr<std::string> DrawPlot(const Plot& plot) {
   ASSIGN_OR_RETURN(const std::string svg, RunTool({"gnuplot"}, Script(plot)));
   const size_t start = svg.find("<svg");
   if (start == std::string::npos) return absl::InternalError("gnuplot gave no SVG");
-  return svg.substr(start);
+  // gnuplot's title is the name of the file: what a pointer over the plot shows.
+  return absl::StrReplaceAll(svg.substr(start),
+                             {{absl::StrCat("<title>", plot.id, "</title>"),
+                               absl::StrCat("<title>", XmlEscape(plot.title), "</title>")}});
 }
 
 }  // namespace crescendo

@@ -42,8 +42,7 @@ struct Plot {
   std::string x_label;
   std::string y_label;
   bool log_y = false;
-  bool key_bottom_right = false;  // else top left
-  double y_min = 0, y_max = 0;    // equal: chosen by the data
+  double y_min = 0, y_max = 0;  // equal: chosen by the data
   std::vector<PlotSeries> series;
   std::vector<PlotMark> marks;    // vertical dashed lines with a word at the top
   int width = 560, height = 300;  // pixels

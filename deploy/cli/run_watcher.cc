@@ -40,8 +40,10 @@ absl::Status RunWatcher::Poll(RunClient& client, absl::Time now) {
     TellLines();
   } else if (now - last_answer_ > kSilence) {
     // A log tells it once.
-    if (notice_.empty() && !terminal_->live()) terminal_->Line(status.message());
-    notice_ = std::string(status.message());
+    const bool told = !notice_.empty();
+    notice_ = absl::StrCat("no answer for ", absl::ToInt64Seconds(now - last_answer_),
+                           " s: ", status.message());
+    if (!told && !terminal_->live()) terminal_->Line(notice_);
   }
   Draw();
   return status;

@@ -26,6 +26,8 @@ class RunWatcher {
   absl::Status FetchAll(RunClient& client);
 
   const RunPicture& picture() const { return picture_; }
+  // When the coordinator last answered; when it was first asked, before that.
+  absl::Time last_answer() const { return last_answer_; }
 
  private:
   void TellLines();

@@ -93,6 +93,11 @@ absl::Status StageCommand(const CliArguments& arguments, const TrainingWorld& wo
     return absl::InvalidArgumentError("expected an action; see crescendo stage --help");
   }
   const std::string action = words[0];
+  // Before a run is looked for.
+  if (action != "status") {
+    const auto request = ToRequest(action, words.size() > 1 ? words[1] : "", /*stage=*/1);
+    RETURN_IF_ERROR(request.status());
+  }
   const size_t operands = action == "go" ? 1 : 0;
   if (words.size() < 1 + operands || words.size() > 2 + operands) {
     return absl::InvalidArgumentError(absl::StrCat("stage ", action, ": expected ",

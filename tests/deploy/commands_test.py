@@ -42,10 +42,15 @@ def main():
             status, out = run(crescendo, command, "--no-such-option")
             failures.check(status == 2 and out.strip(), f"{command} --no-such-option: {status} {out[:200]}")
         failures.check("--out" in offers(script, "crescendo train --o"), "completion of train --o")
+    status, out = run(crescendo, "stage", "advnce", "no-such-run")
+    failures.check(status == 2 and "did you mean advance" in out, f"stage advnce: {status} {out}")
     # Without a run there is nothing to act on, which is told with status 2.
     for command in (("drain", "rollout-0", "no-such-run"), ("checkpoint", "no-such-run"), ("top", "no-such-run")):
         status, out = run(crescendo, *command)
         failures.check(status == 2 and "no-such-run" in out, f"{' '.join(command)}: {status} {out[:200]}")
+    # A port where nobody listens: told after a few seconds, and the end after ten.
+    status, out = run(crescendo, "top", "--coordinator", "127.0.0.1:1")
+    failures.check(status == 2 and "no answer for 5 s" in out and "no coordinator answers" in out, f"top: {status} {out}")
     failures.end("commands")
 
 
