@@ -175,10 +175,10 @@ struct LearnerSection {
   // Where it trains: cpu, or cuda (a rank on device LOCAL_RANK, else on its rank's; not with
   // policy.deterministic).
   std::string device = "cpu";
-  int recompute_layers = 0;      // layers whose activations are computed again in the backward pass
-                                 // instead of kept; -1: all
-  int max_staleness = 0;         // [0, kStalenessMax]; 0 is exactly on-policy
-  int checkpoint_every = 1;      // steps; the last step is always kept
+  int recompute_layers = 0;  // layers whose activations are computed again in the backward pass
+                             // instead of kept; -1: all
+  int max_staleness = 0;     // [0, kStalenessMax]; 0 is exactly on-policy
+  int checkpoint_every = 1;  // steps; the last step is always kept
   int checkpoints_kept = 2;
   int nonfinite_steps_max = 3;  // skipped steps in a row before the run stops with an error
   int versions_kept = 2;        // weight versions that workers can still pull

@@ -113,7 +113,9 @@ void AddGradient(const at::Tensor& weight, const at::Tensor& gradient) {
 
 at::Tensor GradientOf(const at::Tensor& weight) {
   at::Tensor& grad = WidenedGradient(weight);
-  if (!grad.defined()) grad = at::zeros(weight.sizes(), weight.options().dtype(at::kFloat).requires_grad(false));
+  if (!grad.defined()) {
+    grad = at::zeros(weight.sizes(), weight.options().dtype(at::kFloat).requires_grad(false));
+  }
   return grad;
 }
 
