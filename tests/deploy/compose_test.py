@@ -80,9 +80,15 @@ def check_commands(document, bin_folder, failures):
         make_certificates(bin_folder, pathlib.Path(folder) / "all")
         for name, (component, service) in crescendo_services(document).items():
             program = bin_folder / f"crescendo-{component}"
-            command = [on_this_machine(a, f"{folder}/all") for a in service["command"]]
+            entry = service.get("entrypoint", [f"crescendo-{component}"])
+            failures.check(entry[0] == f"crescendo-{component}", f"{name}: entry point {entry}")
+            command = [on_this_machine(a, f"{folder}/all") for a in entry[1:] + service["command"]]
             status, out = run(program, *command, "--dry-run")
-            failures.check(status == 0, f"{name}: {' '.join(command)} --dry-run: {out}")
+            # The arguments were taken when all that it misses is a GPU, and it is a service that asks for one.
+            on_gpu = "deploy" in service
+            failures.check(on_gpu == (f"--{component}.device=cuda" in entry), f"{name}: device {entry}")
+            misses = on_gpu and status == 2 and f"{component}.device" in out.splitlines()[-1]
+            failures.check(status == 0 or misses, f"{name}: {' '.join(command)} --dry-run: {out}")
             # The check is alive: a key that is not there is refused.
             status, out = run(program, *command, "--network.addres=x", "--dry-run")
             failures.check(status == 2, f"{name}: an unknown key is taken")
