@@ -45,6 +45,7 @@ inline constexpr size_t kTraceEventsMax = 1u << 16;
 inline constexpr size_t kTraceFileBytesMax = 64u << 20;
 
 // A server of gRPC (common/rpc/README.md says what each one stops).
+inline constexpr size_t kServerBufferBytesMax = 1u << 30;  // what all its peers sent, not yet read
 inline constexpr int kConnectionsMax = 16384;  // and no more than there are descriptors for
 inline constexpr int kStreamsPerConnectionMax = 1024;
 inline constexpr int kServerThreadsMax = 12288;     // a stream of samples holds one
@@ -58,6 +59,7 @@ inline constexpr absl::Duration kStalledWriteMax =
 // A worker holds a connection to the coordinator, and one for samples and one for weights to the
 // learner, each of which may hold a thread there.
 static_assert(kConnectionsMax >= 3 * kWorkersMax && kServerThreadsMax >= 3 * kWorkersMax);
+static_assert(kServerBufferBytesMax > 16 * kMessageBytesMax);
 inline constexpr int kEvaluationSetsMax = 64;
 
 }  // namespace crescendo::limits

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/os/posix_env.h"
+#include "common/rpc/message_size.h"
 
 namespace crescendo {
 namespace {
@@ -35,8 +36,11 @@ class GuardedCall : public grpc::experimental::Interceptor {
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_SEND_MESSAGE)) {
       write_began_ = kNoWrite;
     }
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_MESSAGE)) {
+      unreadable_ = OneRequest() && methods->GetRecvMessage() == nullptr;
+    }
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
-      CountStatus(methods->GetSendStatus());
+      CountStatus(*methods);
     }
     methods->Proceed();
   }
@@ -51,20 +55,29 @@ class GuardedCall : public grpc::experimental::Interceptor {
   }
 
  private:
-  // What gRPC says when the bytes are not the method's message; no handler leaves the words out.
-  // A message above limits::kMessageBytesMax is not seen here: gRPC 1.51 ends such a call before it
-  // makes an interceptor for it, and in a stream the end looks like that of a peer that left. Who
-  // sent it is told RESOURCE_EXHAUSTED and counts it with its failed calls.
-  void CountStatus(const grpc::Status& status) const {
-    if (status.error_code() == grpc::StatusCode::INTERNAL && status.error_message().empty()) {
-      guard_->Refused(Refusal::kMalformed);
+  bool OneRequest() const {
+    return info_->type() == grpc::experimental::ServerRpcInfo::Type::UNARY ||
+           info_->type() == grpc::experimental::ServerRpcInfo::Type::SERVER_STREAMING;
+  }
+
+  // gRPC says INTERNAL without words when the bytes are not the method's message, and, of methods
+  // with callbacks, UNIMPLEMENTED; no handler leaves the words out.
+  void CountStatus(grpc::experimental::InterceptorBatchMethods& methods) const {
+    grpc::Status status = methods.GetSendStatus();
+    if (IsTooLarge(status)) return guard_->Refused(Refusal::kOversized);
+    if (!status.error_message().empty()) return;
+    if (unreadable_ && status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
+      status = grpc::Status(grpc::StatusCode::INTERNAL, "");
+      methods.ModifySendStatus(status);
     }
+    if (status.error_code() == grpc::StatusCode::INTERNAL) guard_->Refused(Refusal::kMalformed);
   }
 
   CallGuard* const guard_;
   grpc::experimental::ServerRpcInfo* const info_;
   bool added_ = false;  // of the thread that writes
   bool ended_ = false;  // of the watcher
+  bool unreadable_ = false;
   std::atomic<int64_t> write_began_{kNoWrite};
 };
 

@@ -1,5 +1,5 @@
 // Watches over every call of a server, whichever method it is of: counts messages that are no
-// messages and ends calls whose reader takes nothing, so
+// messages or too large, and ends calls whose reader takes nothing, so
 // that a slow reader holds neither a thread nor a buffer for longer than limits::kStalledWriteMax.
 //
 // Thread-safe. Outlives the server that it is given to.

@@ -13,13 +13,15 @@ enum class Refusal {
   kWrongToken,   // a token that is not (or no longer) accepted for the role
   kWrongRole,    // a call that the role may not make
   kMalformed,    // bytes that are not the message of the method
+  kOversized,    // a message above limits::kMessageBytesMax
   kSlowReader,   // a stream whose reader took nothing for limits::kStalledWriteMax
   kConnections,  // a connection above limits::kConnectionsMax
 };
 
 inline constexpr Refusal kRefusals[] = {
-    Refusal::kHandshake, Refusal::kNoRole,    Refusal::kNoToken,    Refusal::kWrongToken,
-    Refusal::kWrongRole, Refusal::kMalformed, Refusal::kSlowReader, Refusal::kConnections};
+    Refusal::kHandshake,  Refusal::kNoRole,     Refusal::kNoToken,
+    Refusal::kWrongToken, Refusal::kWrongRole,  Refusal::kMalformed,
+    Refusal::kOversized,  Refusal::kSlowReader, Refusal::kConnections};
 
 // The label's value.
 constexpr const char* RefusalName(Refusal refusal) {
@@ -36,6 +38,8 @@ constexpr const char* RefusalName(Refusal refusal) {
       return "wrong_role";
     case Refusal::kMalformed:
       return "malformed";
+    case Refusal::kOversized:
+      return "oversized";
     case Refusal::kSlowReader:
       return "slow_reader";
     case Refusal::kConnections:

@@ -10,14 +10,17 @@
 #include "common/base/status_macros.h"
 #include "common/os/posix_env.h"
 #include "common/rpc/address.h"
+#include "common/rpc/message_size.h"
 
 namespace crescendo {
 namespace {
 
 constexpr int kPingIntervalMinMs = 1000;  // a client's keepalive may be as frequent
 
-void SetLimits(grpc::ServerBuilder& builder) {
-  builder.SetMaxReceiveMessageSize(static_cast<int>(limits::kMessageBytesMax));
+void SetLimits(grpc::ServerBuilder& builder, const RpcServerOptions& options) {
+  builder.SetMaxReceiveMessageSize(-1);  // message_size.h
+  // What is compressed becomes any number of bytes before anybody counts them.
+  builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
   builder.SetMaxSendMessageSize(static_cast<int>(limits::kMessageBytesMax));
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, limits::kMetadataBytesMax);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, limits::kStreamsPerConnectionMax);
@@ -35,7 +38,8 @@ void SetLimits(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(
       GRPC_ARG_MAX_CONNECTION_IDLE_MS,
       static_cast<int>(absl::ToInt64Milliseconds(limits::kConnectionIdleMax)));
-  grpc::ResourceQuota quota;
+  grpc::ResourceQuota quota(options.who);
+  quota.Resize(options.buffer_bytes_max);
   quota.SetMaxThreads(limits::kServerThreadsMax);
   builder.SetResourceQuota(quota);
   builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::NUM_CQS, 1);
@@ -58,7 +62,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  SetLimits(builder);
+  SetLimits(builder, options);
   server->acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
       options.transport.tls != nullptr ? options.transport.tls->Server(options.on_refusal)
@@ -66,7 +70,10 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
   interceptors.push_back(server->guard_->Interceptors());
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
-  for (grpc::Service* service : services) builder.RegisterService(service);
+  for (grpc::Service* service : services) {
+    CheckRequests(*service);
+    builder.RegisterService(service);
+  }
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr) {
     return absl::InternalError(

@@ -15,6 +15,7 @@
 #ifndef CRESCENDO_COMMON_RPC_SERVER_H_
 #define CRESCENDO_COMMON_RPC_SERVER_H_
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
@@ -41,6 +42,8 @@ struct RpcServerOptions {
   // A reader that takes nothing for so long is let go; limits' own unless a test says less.
   absl::Duration stalled_write_max = limits::kStalledWriteMax;
   int connections_max = limits::kConnectionsMax;
+  // Above this gRPC ends streams, those that bring more first of all, with RESOURCE_EXHAUSTED.
+  size_t buffer_bytes_max = limits::kServerBufferBytesMax;
 };
 
 class RpcServer {

@@ -1,5 +1,7 @@
 #include "services/learner/learner_service.h"
 
+#include <grpcpp/support/method_handler.h>
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,11 +14,23 @@
 
 namespace crescendo {
 
-grpc::Status ExperienceServiceImpl::StreamSamples(
-    grpc::ServerContext* context, grpc::ServerReaderWriter<v1::ChunkAck, v1::SampleChunk>* stream) {
+ExperienceServiceImpl::ExperienceServiceImpl(LearnerHost* host) : host_(host) {
+  // The method's own handler reads messages that are not checked.
+  using Handler =
+      grpc::internal::BidiStreamingHandler<ExperienceServiceImpl, CheckedMessage<v1::SampleChunk>,
+                                           v1::ChunkAck>;
+  MarkMethodStreamed(
+      0, new Handler([](ExperienceServiceImpl* service, grpc::ServerContext* context,
+                        ChunkStream* stream) { return service->Stream(context, stream); },
+                     this));
+}
+
+grpc::Status ExperienceServiceImpl::Stream(grpc::ServerContext* context, ChunkStream* stream) {
   const auto cancelled = [context] { return context->IsCancelled(); };
-  v1::SampleChunk message;
-  while (stream->Read(&message)) {
+  CheckedMessage<v1::SampleChunk> checked;
+  const v1::SampleChunk& message = checked.message;
+  while (stream->Read(&checked)) {
+    if (!checked.status.ok()) return checked.status;
     absl::StatusOr<SampleChunk> chunk =
         message.ByteSizeLong() > kChunkMessageBytesMax
             ? RefuseField("message", absl::StrCat("expected at most ", kChunkMessageBytesMax,

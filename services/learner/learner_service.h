@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "common/rpc/message_size.h"
 #include "crescendo/v1/experience.grpc.pb.h"
 #include "crescendo/v1/learner.grpc.pb.h"
 #include "crescendo/v1/weights.grpc.pb.h"
@@ -19,17 +20,18 @@ namespace crescendo {
 
 class ExperienceServiceImpl final : public v1::ExperienceService::Service {
  public:
-  explicit ExperienceServiceImpl(LearnerHost* host) : host_(host) {}
+  explicit ExperienceServiceImpl(LearnerHost* host);
 
-  // One ack a chunk, in order. A stream whose chunk finds no room is not read further until it
-  // does.
-  grpc::Status StreamSamples(
-      grpc::ServerContext* context,
-      grpc::ServerReaderWriter<v1::ChunkAck, v1::SampleChunk>* stream) override;
   grpc::Status Resume(grpc::ServerContext* context, const v1::ResumeRequest* request,
                       v1::ResumeResponse* response) override;
 
  private:
+  using ChunkStream = grpc::ServerReaderWriter<v1::ChunkAck, CheckedMessage<v1::SampleChunk>>;
+
+  // StreamSamples. One ack a chunk, in order. A stream whose chunk finds no room is not read
+  // further until it does. RESOURCE_EXHAUSTED and INTERNAL as of CheckedMessage.
+  grpc::Status Stream(grpc::ServerContext* context, ChunkStream* stream);
+
   LearnerHost* host_;
 };
 

@@ -115,9 +115,8 @@ v1::GradeResponse GradeRequestWith(const RewardKinds& kinds, Grader& grader,
 
 // One stream. Deletes itself when gRPC is done with it, which is after Finish, which is called once
 // nothing of it is pending, graded or written: so the pool never holds a dead one.
-class RewardServiceImpl::Stream final
-    : public grpc::ServerBidiReactor<v1::GradeRequest, v1::GradeResponse>,
-      public GradingPool::Source {
+class RewardServiceImpl::Stream final : public RewardServiceImpl::Reactor,
+                                        public GradingPool::Source {
  public:
   explicit Stream(RewardServiceImpl* service) : service_(*service) {
     service_.metrics_.streams.Increment();
@@ -140,16 +139,17 @@ class RewardServiceImpl::Stream final
     {
       absl::MutexLock lock(&mutex_);
       reading_ = false;
-      if (!ok || finished_) {
-        read_all_ = true;
+      v1::GradeRequest& request = read_.message;
+      if (!ok || finished_ || !read_.status.ok()) {
+        read_all_ = true;  // what came before a message that is refused is answered
       } else {
-        bytes_ += request_.response().size();
+        bytes_ += request.response().size();
         service_.metrics_.response_bytes_total.Increment(
-            static_cast<double>(request_.response().size()));
-        service_.Note(LifeEvent::kArrived, request_);
-        if (!told_ && request_.has_origin()) Tell(request_);
-        pending_.push_back({std::move(request_), service_.clock_.Now()});
-        request_ = v1::GradeRequest();
+            static_cast<double>(request.response().size()));
+        service_.Note(LifeEvent::kArrived, request);
+        if (!told_ && request.has_origin()) Tell(request);
+        pending_.push_back({std::move(request), service_.clock_.Now()});
+        request = v1::GradeRequest();
         ++in_flight_;
         service_.metrics_.queued_answers.Increment();
         schedule = !scheduled_;
@@ -306,7 +306,7 @@ class RewardServiceImpl::Stream final
     if (reading_ || read_all_ || draining_ || cancelled_ || finished_) return;
     if (in_flight_ >= limits::kGradesInFlightMax || bytes_ >= kStreamBytesMax) return;
     reading_ = true;
-    StartRead(&request_);
+    StartRead(&read_);
   }
 
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -338,7 +338,7 @@ class RewardServiceImpl::Stream final
     if (cancelled_) {
       Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the stream was cancelled"));
     } else if (read_all_) {
-      Finish(grpc::Status::OK);
+      Finish(read_.status);
     } else {
       Finish(grpc::Status(
           grpc::StatusCode::UNAVAILABLE,
@@ -348,8 +348,8 @@ class RewardServiceImpl::Stream final
 
   RewardServiceImpl& service_;
   absl::Mutex mutex_;
-  v1::GradeRequest request_;    // of the read that is under way
-  v1::GradeResponse response_;  // of the write that is under way
+  CheckedMessage<v1::GradeRequest> read_;  // of the read that is under way, or the last
+  v1::GradeResponse response_;             // of the write that is under way
   std::deque<Pending> pending_ ABSL_GUARDED_BY(mutex_);
   std::deque<v1::GradeResponse> outbox_ ABSL_GUARDED_BY(mutex_);
   int in_flight_ ABSL_GUARDED_BY(mutex_) = 0;  // read and not yet written
@@ -374,7 +374,13 @@ RewardServiceImpl::RewardServiceImpl(GradingPool* pool, RewardMetrics* metrics, 
       external_(parts.external),
       audit_(parts.audit),
       trace_(parts.trace),
-      log_(log) {}
+      log_(log) {
+  // The method's own handler reads messages that are not checked.
+  using Handler =
+      grpc::internal::CallbackBidiHandler<CheckedMessage<v1::GradeRequest>, v1::GradeResponse>;
+  MarkMethodCallback(0,
+                     new Handler([this](grpc::CallbackServerContext*) { return BeginStream(); }));
+}
 
 ExternalReward* RewardServiceImpl::ExternalOf(const v1::GradeRequest& request) const {
   if (external_ == nullptr || !WithinBounds(request)) return nullptr;
@@ -392,8 +398,7 @@ void RewardServiceImpl::Note(LifeEvent kind, const v1::GradeRequest& request) co
 
 RewardServiceImpl::~RewardServiceImpl() = default;
 
-grpc::ServerBidiReactor<v1::GradeRequest, v1::GradeResponse>* RewardServiceImpl::Grade(
-    grpc::CallbackServerContext*) {
+RewardServiceImpl::Reactor* RewardServiceImpl::BeginStream() {
   auto* stream = new Stream(this);  // deletes itself in OnDone
   bool draining = false;
   {

@@ -24,6 +24,7 @@
 #include "common/metrics/life_trace.h"
 #include "common/metrics/reward_metrics.h"
 #include "common/os/log.h"
+#include "common/rpc/message_size.h"
 #include "crescendo/v1/reward.grpc.pb.h"
 #include "services/reward/audit_log.h"
 #include "services/reward/external_reward.h"
@@ -57,14 +58,15 @@ class RewardServiceImpl final : public v1::RewardService::CallbackService {
                     const RewardServiceParts& parts = {}, const Logger& log = NullLogger());
   ~RewardServiceImpl() override;
 
-  grpc::ServerBidiReactor<v1::GradeRequest, v1::GradeResponse>* Grade(
-      grpc::CallbackServerContext* context) override;
-
   // Ends every stream as said above. Streams that come later end at once. Does not block.
   void Drain();
 
  private:
+  using Reactor = grpc::ServerBidiReactor<CheckedMessage<v1::GradeRequest>, v1::GradeResponse>;
   class Stream;
+
+  // Grade. A message that is too large, or none, ends the stream with its status (CheckedMessage).
+  Reactor* BeginStream();
 
   // Who grades a request of an external kind; null for any other.
   ExternalReward* ExternalOf(const v1::GradeRequest& request) const;

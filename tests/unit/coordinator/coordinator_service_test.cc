@@ -2,12 +2,16 @@
 // fails.
 #include "services/coordinator/coordinator_service.h"
 
+#include <grpcpp/generic/generic_stub.h>
+
 #include <future>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/synchronization/mutex.h"
 #include "catch2/catch.hpp"
 #include "common/base/limits.h"
 #include "common/os/posix_env.h"
@@ -29,7 +33,12 @@ struct Served {
     host = std::make_unique<CoordinatorHost>(std::move(made).value(), std::move(owned), nullptr,
                                              clock.get(), log.Make("coordinator", clock.get()));
     service = std::make_unique<CoordinatorServiceImpl>(host.get());
-    auto started = RpcServer::Start({"127.0.0.1:0", "coordinator", false}, {service.get()});
+    auto started = RpcServer::Start({"127.0.0.1:0", "coordinator", false,
+                                     [this](Refusal why) {
+                                       absl::MutexLock lock(&mutex);
+                                       refusals.push_back(why);
+                                     }},
+                                    {service.get()});
     REQUIRE(started.ok());
     server = std::move(started).value();
     auto channel = MakeChannel(server->address(), "coordinator", false);
@@ -95,6 +104,8 @@ struct Served {
   std::unique_ptr<CoordinatorServiceImpl> service;
   std::unique_ptr<RpcServer> server;
   std::unique_ptr<v1::CoordinatorService::Stub> stub;
+  absl::Mutex mutex;
+  std::vector<Refusal> refusals ABSL_GUARDED_BY(mutex);
 };
 
 TEST_CASE("a step over the wire") {
@@ -193,6 +204,36 @@ TEST_CASE("another protocol version is refused, naming both") {
   REQUIRE(absl::StrContains(status.error_message(), "77"));
   v1::LeaseResponse leases;
   REQUIRE(run.Lease("w", 0, &leases).error_code() == grpc::StatusCode::FAILED_PRECONDITION);
+}
+
+TEST_CASE("a message that is too large, or none, is refused before it is one, and counted") {
+  Served run;
+  const auto send = [&](const std::string& bytes) {
+    grpc::GenericStub stub(
+        grpc::CreateChannel(run.server->address(), grpc::InsecureChannelCredentials()));
+    grpc::ClientContext context;
+    Served::SetDeadline(context, absl::Seconds(20));
+    const grpc::Slice slice(bytes);
+    const grpc::ByteBuffer request(&slice, 1);
+    grpc::ByteBuffer response;
+    grpc::CompletionQueue queue;
+    grpc::Status status;
+    auto call =
+        stub.PrepareUnaryCall(&context, "/crescendo.v1.CoordinatorService/Join", request, &queue);
+    call->StartCall();
+    call->Finish(&response, &status, &queue);
+    void* tag = nullptr;
+    bool ok = false;
+    REQUIRE(queue.Next(&tag, &ok));
+    return status;
+  };
+  const grpc::Status large = send(std::string(limits::kMessageBytesMax + 1, 'x'));
+  CHECK(large.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+  CHECK(large.error_message() == "message: expected at most 20971520 bytes, found 20971521");
+  CHECK(send("\xff\xff\xff").error_code() == grpc::StatusCode::INTERNAL);
+  CHECK(run.Join("w").ok());
+  absl::MutexLock lock(&run.mutex);
+  CHECK(run.refusals == std::vector<Refusal>{Refusal::kOversized, Refusal::kMalformed});
 }
 
 TEST_CASE("stopping answers who waits, and closes the journal with all that was answered") {

@@ -5,6 +5,7 @@
 #include <grpcpp/grpcpp.h>
 #include <prometheus/registry.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -136,8 +137,11 @@ class Learner {
     weights_service_ = std::make_unique<WeightsServiceImpl>(
         &weights_, [this] { return host_->incarnation(); }, &metrics_.weight_bytes_sent_total,
         &metrics_.weight_delta_bytes_sent_total);
-    server_ = RpcServer::Start({.address = "127.0.0.1:0", .who = "learner"},
-                               {experience_service_.get(), weights_service_.get()})
+    server_ = RpcServer::Start(
+                  {.address = "127.0.0.1:0",
+                   .who = "learner",
+                   .on_refusal = [this](Refusal why) { oversized += why == Refusal::kOversized; }},
+                  {experience_service_.get(), weights_service_.get()})
                   .value();
     channel_ = grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials());
     thread_ = std::thread([this] { status_ = host_->Run(&coordinator_); });
@@ -157,6 +161,7 @@ class Learner {
   ScriptedCoordinator& coordinator() { return coordinator_; }
   LearnerHost& host() { return *host_; }
   std::shared_ptr<grpc::Channel> channel() { return channel_; }
+  std::atomic<int> oversized = 0;
 
  private:
   LogText log_;
@@ -201,6 +206,13 @@ class Worker {
         CHECK(ack.group_complete() == (sample + 1 == kSamples));
       }
     }
+  }
+  // How the stream ends on a chunk that has no ack.
+  grpc::Status Refused(const v1::SampleChunk& chunk) {
+    stream_->Write(chunk);
+    v1::ChunkAck ack;
+    CHECK_FALSE(stream_->Read(&ack));
+    return stream_->Finish();
   }
   grpc::Status Finish() {
     stream_->WritesDone();
@@ -346,6 +358,14 @@ TEST_CASE("What a worker gets wrong is answered on its stream, by field, and dis
   ack = worker.Send(huge);
   CHECK(ack.outcome() == v1::ChunkAck::OUTCOME_REFUSED);
   CHECK(absl::StrContains(ack.message(), "message:"));
+  // Above the bound of any message: the stream ends, and no other.
+  Worker hostile(learner);
+  huge.mutable_header()->set_problem_id(std::string(limits::kMessageBytesMax, 'x'));
+  const grpc::Status refused = hostile.Refused(huge);
+  CHECK(refused.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+  CHECK(
+      absl::StartsWith(refused.error_message(), "message: expected at most 20971520 bytes, found"));
+  CHECK(learner.oversized == 1);
   worker.SendStep(0);
   REQUIRE(learner.coordinator().AwaitReport(0));
 

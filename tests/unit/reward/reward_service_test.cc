@@ -31,7 +31,7 @@ class Fixture {
     int port = 0;
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
-    builder.SetMaxReceiveMessageSize(static_cast<int>(limits::kMessageBytesMax));
+    builder.SetMaxReceiveMessageSize(-1);  // as RpcServer
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     stub_ = v1::RewardService::NewStub(grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
@@ -164,6 +164,20 @@ TEST_CASE("What is beyond a bound or not UTF-8 is answered, not fatal") {
   CHECK(invalid.verdict() != v1::VERDICT_CORRECT);
   CHECK(invalid.extracted() == std::string("?") + "?( 1");
   CHECK(fixture.Ask(Fixture::Request(3, "1", "\\boxed{1}")).verdict() == v1::VERDICT_CORRECT);
+}
+
+TEST_CASE("A message that is too large ends its stream, after the verdicts of what came before") {
+  Fixture fixture;
+  REQUIRE(fixture.stream_->Write(Fixture::Request(1, "1", "\\boxed{1}")));
+  fixture.stream_->Write(Fixture::Request(2, "1", std::string(limits::kMessageBytesMax, 'x')));
+  v1::GradeResponse response;
+  REQUIRE(fixture.stream_->Read(&response));
+  CHECK(response.id() == 1);
+  CHECK_FALSE(fixture.stream_->Read(&response));
+  const grpc::Status status = fixture.stream_->Finish();
+  CHECK(status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+  CHECK(
+      absl::StartsWith(status.error_message(), "message: expected at most 20971520 bytes, found"));
 }
 
 TEST_CASE("Draining answers what was read and ends the stream with UNAVAILABLE") {

@@ -86,12 +86,13 @@ class EndlessWeights : public v1::WeightsService::Service {
 };
 
 struct World {
-  World() {
+  explicit World(size_t buffer_bytes_max = limits::kServerBufferBytesMax) {
     REQUIRE(Make(folder.path(), absl::Hours(1)).ok());
     auto transport = TransportOf(Role::kCoordinator, folder.path());
     REQUIRE(transport.ok());
     RpcServerOptions options{"127.0.0.1:0", "coordinator", *transport, counters.Counter()};
     options.stalled_write_max = absl::Milliseconds(200);
+    options.buffer_bytes_max = buffer_bytes_max;
     auto started = RpcServer::Start(options, {&service, &weights});
     REQUIRE(started.ok());
     server = *std::move(started);
@@ -261,36 +262,119 @@ TEST_CASE("certificates that are replaced are taken without a restart") {
   CHECK(status.ok());
 }
 
+constexpr size_t kMiB = 1u << 20;
+
+// How a call of GetStatus with any bytes went.
+struct RawCall {
+  grpc::Status status;
+  int64_t memory = 0;  // bytes that the process, server and client, had more at most
+};
+
+int64_t PeakMemory() {
+  std::ifstream in("/proc/self/status");
+  for (std::string line; std::getline(in, line);) {
+    if (absl::StartsWith(line, "VmHWM:")) return std::stoll(line.substr(6)) * 1024;
+  }
+  return 0;
+}
+
+RawCall SendRaw(const std::shared_ptr<grpc::Channel>& channel, const grpc::ByteBuffer& request,
+                grpc_compression_algorithm compression = GRPC_COMPRESS_NONE) {
+  // Never shut down: it would wait, 10 s, for a thread that looks after large writes.
+  static const bool begun = (grpc_init(), true);
+  REQUIRE(begun);
+  std::ofstream("/proc/self/clear_refs") << "5";  // the peak begins anew
+  const int64_t before = PeakMemory();
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(RealNow() + kPatience));
+  context.set_compression_algorithm(compression);
+  grpc::ByteBuffer response;
+  grpc::CompletionQueue queue;
+  RawCall raw;
+  auto call = stub.PrepareUnaryCall(&context, "/crescendo.v1.CoordinatorService/GetStatus", request,
+                                    &queue);
+  call->StartCall();
+  call->Finish(&response, &raw.status, &queue);
+  void* tag = nullptr;
+  bool ok = false;
+  REQUIRE(queue.Next(&tag, &ok));
+  raw.memory = PeakMemory() - before;
+  return raw;
+}
+
+grpc::ByteBuffer Bytes(const std::string& bytes) {
+  const grpc::Slice slice(bytes);
+  return {&slice, 1};
+}
+
+// That many times the same MiB, which the client has once.
+grpc::ByteBuffer ManyBytes(size_t mebibytes) {
+  const std::vector<grpc::Slice> slices(mebibytes, grpc::Slice(std::string(kMiB, 'x')));
+  return {slices.data(), slices.size()};
+}
+
+// A channel that sends messages of any size.
+std::shared_ptr<grpc::Channel> Unbounded(const World& w,
+                                         const std::shared_ptr<grpc::ChannelCredentials>& who) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxSendMessageSize(-1);
+  return grpc::CreateCustomChannel(w.server->address(), who, arguments);
+}
+
 TEST_CASE("messages that are too large or no messages are refused") {
   World w;
   const auto transport = w.TransportOf(Role::kOperator, w.folder.path());
   REQUIRE(transport.ok());
-  const auto channel =
-      grpc::CreateChannel(w.server->address(), transport->tls->Channel({Role::kCoordinator}));
-  const auto send = [&](const std::string& bytes) {
-    grpc::GenericStub stub(channel);
-    grpc::ClientContext context;
-    context.set_deadline(absl::ToChronoTime(RealNow() + kPatience));
-    grpc::Slice slice(bytes);
-    grpc::ByteBuffer request(&slice, 1), response;
-    grpc::CompletionQueue queue;
-    grpc::Status status;
-    auto call = stub.PrepareUnaryCall(&context, "/crescendo.v1.CoordinatorService/GetStatus",
-                                      request, &queue);
-    call->StartCall();
-    call->Finish(&response, &status, &queue);
-    void* tag = nullptr;
-    bool ok = false;
-    REQUIRE(queue.Next(&tag, &ok));
-    return status;
-  };
-  const grpc::Status large = send(std::string(limits::kMessageBytesMax + 1, 'x'));
+  const auto channel = Unbounded(w, transport->tls->Channel({Role::kCoordinator}));
+  const grpc::Status large =
+      SendRaw(channel, Bytes(std::string(limits::kMessageBytesMax + 1, 'x'))).status;
   CHECK(large.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
-  const grpc::Status malformed = send("\xff\xff\xff\xff");
+  CHECK(large.error_message() == "message: expected at most 20971520 bytes, found 20971521");
+  CHECK(SendRaw(channel, ManyBytes(100)).status.error_code() ==
+        grpc::StatusCode::RESOURCE_EXHAUSTED);
+  CHECK(w.counters.Of(Refusal::kOversized) == 2);
+  // The largest that is taken is refused for what is in it.
+  CHECK(
+      SendRaw(channel, Bytes(std::string(limits::kMessageBytesMax, '\xff'))).status.error_code() ==
+      grpc::StatusCode::INTERNAL);
+  const grpc::Status malformed = SendRaw(channel, Bytes("\xff\xff\xff\xff")).status;
   INFO(malformed.error_message());
   CHECK(malformed.error_code() == grpc::StatusCode::INTERNAL);
   CHECK(w.GetStatus(channel).ok());
-  CHECK(w.counters.Of(Refusal::kMalformed) == 1);
+  CHECK(w.counters.Of(Refusal::kMalformed) == 2);
+  CHECK(w.counters.Of(Refusal::kOversized) == 2);
+  // Nothing is unpacked: it could become any number of bytes.
+  CHECK(SendRaw(channel, ManyBytes(1), GRPC_COMPRESS_GZIP).status.error_code() ==
+        grpc::StatusCode::INTERNAL);
+  CHECK(w.counters.Of(Refusal::kMalformed) == 3);
+}
+
+TEST_CASE("what a stranger sends is not read, and what a peer in its role sends has a bound") {
+  constexpr size_t kBound = 64 * kMiB;
+  World w(kBound);
+  grpc::experimental::TlsChannelCredentialsOptions tls;
+  tls.set_certificate_provider(std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+      w.File("operator.key"), w.File("operator.pem"), w.File("ca.pem"), 1));
+  tls.watch_root_certs();
+  tls.watch_identity_key_cert_pairs();
+  const grpc::ByteBuffer flood = ManyBytes(1024);
+  const RawCall stranger = SendRaw(Unbounded(w, grpc::experimental::TlsCredentials(tls)), flood);
+  CHECK(stranger.status.error_code() == grpc::StatusCode::UNAUTHENTICATED);
+  CHECK(stranger.memory < static_cast<int64_t>(32 * kMiB));
+  CHECK(w.counters.Of(Refusal::kNoToken) == 1);
+
+  const auto rollout = w.TransportOf(Role::kRollout, w.folder.path());
+  const auto operators = w.TransportOf(Role::kOperator, w.folder.path());
+  REQUIRE((rollout.ok() && operators.ok()));
+  const RawCall other = SendRaw(Unbounded(w, rollout->tls->Channel({Role::kCoordinator})), flood);
+  CHECK(other.status.error_code() == grpc::StatusCode::PERMISSION_DENIED);
+  CHECK(other.memory < static_cast<int64_t>(32 * kMiB));
+
+  const RawCall peer = SendRaw(Unbounded(w, operators->tls->Channel({Role::kCoordinator})), flood);
+  CHECK(peer.status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+  CHECK(peer.memory < static_cast<int64_t>(2 * kBound));
+  CHECK(w.GetStatus(w.Channel(*operators)).ok());
 }
 
 TEST_CASE("a reader that takes nothing is let go") {
