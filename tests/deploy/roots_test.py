@@ -59,6 +59,7 @@ for i in $(seq 600); do
   sleep 0.2
 done
 kill $top 2>/dev/null || true
+/usr/bin/python3 -c "import urllib.request as r; print(r.urlopen('http://127.0.0.1:7080/').read().decode())" >{work}/page.html || true
 """
 
 STOP = """
@@ -169,6 +170,7 @@ def train(bin_folder, work, failures):
         failures.check(f"Uid:\t{USER}\t{USER}" in status and re.search(r"^CapEff:\t0+$", status, re.M),
                        f"{component} runs as {status}")
     failures.check(f"step {STEPS}/" in text_of(work / "top.log"), f"no step: {text_of(work / 'top.log')}")
+    failures.check("<title>" in text_of(work / "page.html"), "the run's page does not answer where compose publishes it")
     checkpoints = list((work / "learner-run" / "checkpoints").glob("step-*/checkpoint.json"))
     failures.check(checkpoints, "the learner left no checkpoint in its volume")
 
