@@ -38,9 +38,10 @@ struct ModelWeights {
   ModelConfig config;
   at::ScalarType dtype = at::kFloat;
   bool deterministic = false;
-  at::Device device = at::kCPU;  // of all tensors
-  bool aten = false;             // passes use AtenFunctions (policy_functions.h)
-  at::Tensor embedding;          // leaf [vocab, hidden]
+  at::Device device = at::kCPU;                // of all tensors
+  bool aten = false;                           // passes use ATen's operations
+  const PolicyFunctions* functions = nullptr;  // of such passes; null: AtenFunctions
+  at::Tensor embedding;                        // leaf [vocab, hidden]
   at::Tensor final_norm;
   at::Tensor head;  // leaf, or the embedding when tied
   at::Tensor head_t;

@@ -110,13 +110,15 @@ void RopeTable::Reserve(int64_t count) {
 }
 
 RopeTable::Rows RopeTable::At(const at::Tensor& positions) const {
-  const at::Device device = positions.device();
-  if (device.is_cpu()) {
-    return {cosine_.index_select(0, positions), sine_.index_select(0, positions)};
-  }
+  const Rows tables = On(positions.device());
+  return {tables.cosine.index_select(0, positions), tables.sine.index_select(0, positions)};
+}
+
+RopeTable::Rows RopeTable::On(at::Device device) const {
+  if (device.is_cpu()) return {cosine_, sine_};
   Rows& copy = copies_[device.index()];
   if (!copy.cosine.defined()) copy = {cosine_.to(device), sine_.to(device)};
-  return {copy.cosine.index_select(0, positions), copy.sine.index_select(0, positions)};
+  return copy;
 }
 
 void EmbedInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& out) {

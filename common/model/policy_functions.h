@@ -26,6 +26,8 @@ class RopeTable {
     at::Tensor cosine, sine;
   };
   Rows At(const at::Tensor& positions) const;
+  // The whole tables on a device.
+  Rows On(at::Device device) const;
 
  private:
   at::Tensor inverse_frequencies_;

@@ -63,11 +63,12 @@ struct TapeNode : torch::autograd::Node {
 
 class PolicyModel::Impl {
  public:
-  Impl(std::unique_ptr<ModelWeights> weights, bool deterministic, bool aten)
+  Impl(std::unique_ptr<ModelWeights> weights, const LoadOptions& options)
       : weights_(std::move(weights)), rope_(weights_->config) {
-    weights_->aten = aten || !weights_->device.is_cpu();
-    weights_->deterministic = deterministic;
-    for (LayerWeights& layer : weights_->layers) layer.deterministic = deterministic;
+    weights_->aten = options.aten || !weights_->device.is_cpu();
+    weights_->functions = weights_->aten ? options.functions : nullptr;
+    weights_->deterministic = options.deterministic;
+    for (LayerWeights& layer : weights_->layers) layer.deterministic = options.deterministic;
   }
 
   ModelWeights& weights() { return *weights_; }
@@ -277,8 +278,8 @@ absl::StatusOr<std::unique_ptr<PolicyModel>> PolicyModel::Load(FileSystem& files
           }
         }
         OrderWeights(options, weights.get());
-        return std::unique_ptr<PolicyModel>(new PolicyModel(
-            std::make_unique<Impl>(std::move(weights), options.deterministic, options.aten)));
+        return std::unique_ptr<PolicyModel>(
+            new PolicyModel(std::make_unique<Impl>(std::move(weights), options)));
       });
 }
 
@@ -288,8 +289,8 @@ absl::StatusOr<std::unique_ptr<PolicyModel>> PolicyModel::Init(const ModelConfig
   return CatchTorch("make policy", [&]() -> absl::StatusOr<std::unique_ptr<PolicyModel>> {
     ASSIGN_OR_RETURN(auto weights, RandomWeights(config, seed, options.dtype, options.device));
     OrderWeights(options, weights.get());
-    return std::unique_ptr<PolicyModel>(new PolicyModel(
-        std::make_unique<Impl>(std::move(weights), options.deterministic, options.aten)));
+    return std::unique_ptr<PolicyModel>(
+        new PolicyModel(std::make_unique<Impl>(std::move(weights), options)));
   });
 }
 

@@ -56,6 +56,8 @@ struct TensorBytes {
   absl::string_view bytes;
 };
 
+struct PolicyFunctions;
+
 struct LoadOptions {
   at::ScalarType dtype = at::kFloat;  // at::kFloat or at::kBFloat16; stored weights are converted
   // A token's result has the same bits in any batch and chunk, with gradients and without, on one
@@ -65,6 +67,9 @@ struct LoadOptions {
   // operations; `aten`: on the CPU too.
   at::Device device = at::kCPU;
   bool aten = false;
+  // What such passes compute with between their products, where not AtenFunctions
+  // (policy_functions.h); outlives the policy.
+  const PolicyFunctions* functions = nullptr;
   // Only passes without gradients, and no State, Save or CopyFrom of this policy: bf16 matrices may
   // then lie in the order of the CPU's matrix unit (tile_product.h), in the same memory.
   bool for_decoding = false;
@@ -99,8 +104,8 @@ class PolicyModel {
   bool tile_order() const;
   bool deterministic() const;
   at::Device device() const;
-  bool aten()
-      const;  // LoadOptions::aten, or on a device: what PackedAttention and TokenLogProb take
+  // LoadOptions::aten, or on a device: what PackedAttention and TokenLogProb take.
+  bool aten() const;
 
   // tokens [T] int64 and positions [T] int64, both contiguous on the CPU, ids in [0, vocab_size)
   // and positions in [0, 2^20); checked. Returns [T, hidden_size] in the model's dtype, after the

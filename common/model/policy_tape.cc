@@ -12,7 +12,9 @@ namespace crescendo {
 PolicyTape::PolicyTape(const ModelWeights* weights, const RopeTable* rope)
     : weights_(weights),
       rope_(rope),
-      f_(weights->aten ? AtenFunctions() : CpuFunctions()),
+      f_(weights->functions != nullptr ? *weights->functions
+         : weights->aten               ? AtenFunctions()
+                                       : CpuFunctions()),
       kept_(weights->layers.size()) {}
 
 at::Tensor PolicyTape::Rows(at::Tensor* buffer, int64_t columns, at::ScalarType dtype) const {
