@@ -54,6 +54,8 @@ absl::StatusOr<at::Device> FindDevice(absl::string_view name, std::optional<int>
     }
     const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
     at::globalContext().lazyInitDevice(at::kCUDA);
+    // Products of bf16 are summed in fp32 throughout, as the rollout's are.
+    at::globalContext().setAllowBF16ReductionCuBLAS(false);
     guard.setDevice(device);
     return device;
   });

@@ -17,11 +17,17 @@
 
 namespace crescendo {
 
+struct PolicyFunctions;
+
 // `name` is "cpu" or "cuda". The CUDA device of this process is `local_rank`'s, or without one that
 // of `rank` modulo the devices here; it is made the thread's own. FAILED_PRECONDITION says what is
 // missing: a library, a device, or the one that is named.
 absl::StatusOr<at::Device> FindDevice(absl::string_view name, std::optional<int> local_rank,
                                       int rank);
+
+// What a policy there computes with (LoadOptions::functions): the CUDA kernels, where this build
+// has them, on a CUDA device; else null, ATen's operations.
+const PolicyFunctions* FunctionsOf(at::Device device);
 
 // Returns when all that was enqueued on the device is done, so that a clock sees it.
 void WaitForDevice(at::Device device);
