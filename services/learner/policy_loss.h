@@ -52,8 +52,8 @@ enum class OffPolicy {
   kNone,       // w = 1, and the ratio is to what the rollout sampled
   kTruncated,  // w = min(u, cap): Yao et al. 2025, "Your efficient RL framework secretly brings you
                // off-policy RL training"; Espeholt et al. 2018 (arXiv:1802.01561), eq. 1
-  kDecoupled,  // w = u: decoupled PPO, Hilton et al. 2022 (arXiv:2110.00641), eq. 2; AReaL, Fu et
-               // al. 2025 (arXiv:2505.24298), eq. 5. A token with u above a cap is left out.
+  kDecoupled,  // w = u: decoupled PPO, Hilton et al. 2022 (arXiv:2110.00641), eq. 2; as AReaL, Fu
+               // et al. 2025 (arXiv:2505.24298). A token with u above a cap is left out.
 };
 
 // As [objective] writes them: "token", "sequence", "cispo"; "k1", "k2", "k3"; "none", "truncated",
