@@ -211,6 +211,7 @@ const ProgramCommand* FindProgramCommand(absl::string_view name) {
 
 std::vector<std::string> CommandNames() {
   std::vector<std::string> names;
+  names.reserve(kCommands.size() + kProgramCommands.size());
   for (const Command& command : kCommands) names.emplace_back(command.name);
   for (const ProgramCommand& command : kProgramCommands) names.emplace_back(command.name);
   return names;
@@ -281,6 +282,7 @@ absl::Status CompletionCommand(const CliArguments& arguments, const TrainingWorl
     return absl::InvalidArgumentError("expected the shell: crescendo completion bash");
   }
   std::vector<CommandHelp> commands;
+  commands.reserve(kCommands.size() + kProgramCommands.size());
   for (const Command& command : kCommands) {
     commands.emplace_back(std::string(command.name), std::string(command.help));
   }

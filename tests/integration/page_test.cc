@@ -168,11 +168,13 @@ TEST_CASE("A sample that is markup stays text, and runs nothing") {
   HostileRun run;
   run.TrainStep();
   run.AddSamples();
-  const nlohmann::json seen =
-      Browse(run.url(), {"--points", "1", "--problem", "<script>window.injected"});
+  // On a window as narrow as a phone's.
+  const nlohmann::json seen = Browse(
+      run.url(), {"--points", "1", "--problem", "<script>window.injected", "--width", "500"});
   if (seen.is_null()) return;
   INFO(seen.dump(2));
   CHECK(seen["errors"].empty());
+  CHECK(seen["overflow"] == false);
   CHECK(seen["problem"]["problem"] == kHostile);
   CHECK(seen["problem"]["response"] == kHostile);
   CHECK(seen["problem"]["scripts"] == 0);
