@@ -17,6 +17,7 @@
 #include "common/model/policy_model.h"
 #include "common/text/chat_template.h"
 #include "common/text/tokenizer_save.h"
+#include "services/learner/checkpoint_files.h"
 
 namespace crescendo {
 namespace {
@@ -31,7 +32,7 @@ constexpr absl::string_view kTokenizerFiles[] = {
 struct Source {
   std::string policy;
   std::string tokenizer;  // a folder, a tokenizer.json or a .gguf
-  std::string weights;    // safetensors; empty: the policy's own
+  std::string weights;    // a checkpoint's folder; empty: the policy's own
 };
 
 absl::StatusOr<std::string> NewestCheckpoint(FileSystem& files, const std::string& folder) {
@@ -75,7 +76,7 @@ absl::StatusOr<Source> Resolve(FileSystem& files, const ExportRequest& request) 
     }
     place = *newest;
   }
-  Source source{request.base, request.base, JoinPath(place, "weights.safetensors")};
+  Source source{request.base, request.base, place};
   if (source.policy.empty()) {
     ASSIGN_OR_RETURN(const RunConfig config, ConfigOf(files, place));
     source.policy = config.policy.path;
@@ -91,7 +92,16 @@ absl::StatusOr<Source> Resolve(FileSystem& files, const ExportRequest& request) 
   return source;
 }
 
-absl::Status LoadWeights(FileSystem& files, const std::string& path, PolicyModel& model) {
+absl::Status LoadWeights(FileSystem& files, const std::string& folder, PolicyModel& model) {
+  const std::string path = JoinPath(folder, "weights.safetensors");
+  if (!files.Exists(path)) {  // of several ranks
+    ASSIGN_OR_RETURN(const std::vector<TensorData> weights, ReadWeights(files, folder));
+    std::vector<TensorBytes> tensors;
+    for (const TensorData& tensor : weights) {
+      tensors.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.bytes});
+    }
+    return Annotate(model.LoadState(tensors), folder);
+  }
   ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(files, path));
   std::vector<TensorBytes> tensors;
   for (const TensorView& tensor : file->tensors()) {

@@ -1,26 +1,23 @@
-// Checkpoints of the learner: everything that a run needs to go on, one folder a step.
-//
-//   DIR/step-000017/weights.safetensors     fp32 masters, Hugging Face names
-//                   optimizer.safetensors   moments, the trainer's names
-//                   checkpoint.json         the rest, size and CRC-32C of the two, and a last line
-//                   with its own CRC-32C
+// Checkpoints of the learner: everything that a run needs to go on, one folder a step
+// ("DIR/step-000017"; checkpoint_files.h says what is in it).
 //
 // Invariants:
 // 1. A folder of that name is whole and durable, or does not exist: it is written as
-// ".writing-step-N",
-//    synced, renamed, and the parent is synced. A crash leaves at most a ".writing-" folder, which
-//    the next Write removes.
-// 2. Load hands out only what was verified: format, run, sizes, checksums, and every tensor's
-// place.
-//    What is torn, flipped or foreign is an error that names the file, and the next older one is
-//    tried.
+//    ".writing-step-N-NONCE", synced, renamed, and the parent is synced. With several ranks each
+//    writes its own part into it, and rank 0 the manifest when it has heard of all parts, last. A
+//    crash of any rank leaves at most a ".writing-" folder, which the next checkpoint removes.
+// 2. Load hands out only what was verified: format, run, sizes, checksums of all ranks' files, and
+//    every tensor's place. What is torn, flipped, missing or foreign is an error that names the
+//    file, and the next older one is tried.
 // 3. The last `kept` folders stay; older ones go after a new one is durable.
 //
-// Not thread-safe; one thread. All functions block on the disk. `files` outlives the store.
+// Not thread-safe; one thread at a time. All functions block on the disk. `files` outlives the
+// store, which is rank 0's.
 #ifndef CRESCENDO_SERVICES_LEARNER_CHECKPOINT_H_
 #define CRESCENDO_SERVICES_LEARNER_CHECKPOINT_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,11 +34,12 @@ namespace crescendo {
 
 struct Checkpoint {
   int64_t steps_trained = 0;
-  int stage = 0;  // of the last step: the curriculum's position
-  TrainerState trainer;
+  int stage = 0;         // of the last step: the curriculum's position
+  TrainerState trainer;  // rank 0's part
   Ledger ledger;
   std::optional<StepReport> last_report;  // of step steps_trained - 1
   std::string config_toml;                // the effective configuration
+  std::string folder;                     // that it was read from
 };
 
 struct CheckpointOptions {
@@ -50,6 +48,9 @@ struct CheckpointOptions {
   // Of the run; a checkpoint of another one is foreign.
   std::string run_name;
   uint64_t run_seed = 0;
+  int ranks = 1;  // of which this is rank 0; a checkpoint may be of any other number
+  // Of this process: no other's files get into what it writes.
+  std::string nonce = "";
 };
 
 struct LoadedCheckpoint {
@@ -61,19 +62,29 @@ class CheckpointStore {
  public:
   CheckpointStore(FileSystem* files, CheckpointOptions options);
 
-  // Durable when it returns OK. On error nothing that was there before is lost.
-  absl::Status Write(const Checkpoint& checkpoint);
+  // Waits for what WritePart returned at each other rank, from rank 1 on.
+  using OtherParts = std::function<absl::StatusOr<std::vector<std::string>>()>;
+
+  // With several ranks: makes the folder that all of them write the checkpoint of so many steps
+  // into, and returns it. What an earlier one has left is removed.
+  absl::StatusOr<std::string> Begin(int64_t steps);
+  // Durable when it returns OK. On error nothing that was there before is lost. With several ranks
+  // it writes rank 0's part, waits for `others`, and comes after Begin.
+  absl::Status Write(const Checkpoint& checkpoint, const OtherParts& others = nullptr);
   // The newest good one. DATA_LOSS, naming every file, when there are some and none is good;
   // UNAVAILABLE when the folder cannot be listed.
   absl::StatusOr<LoadedCheckpoint> LoadNewest();
-  // One folder ("DIR/step-000017").
+  // One folder ("DIR/step-000017"), with rank 0's part of options.ranks.
   absl::StatusOr<Checkpoint> Load(const std::string& folder);
 
  private:
   absl::StatusOr<std::vector<int64_t>> Steps();  // that have a folder, ascending
-  absl::Status WriteInto(const std::string& folder, const Checkpoint& checkpoint);
+  absl::Status WriteInto(const std::string& folder, const Checkpoint& checkpoint,
+                         const OtherParts& others);
   void Prune(int64_t newest);
+  void RemoveUnfinished();
   std::string FolderOf(int64_t steps) const;
+  std::string WritingOf(int64_t steps) const;
 
   FileSystem* files_;
   CheckpointOptions options_;

@@ -210,9 +210,9 @@ void LearnerHost::Checkpoint(const LearnerAction& action) {
   checkpoint->steps_trained = action.steps_trained;
   checkpoint->stage = stage_;
   checkpoint->config_toml = options_.config_toml;
-  absl::StatusOr<TrainerState> trainer = deps_.trainer->ExportState();
   // The core begins no checkpoint before the last one has ended: this does not wait.
   if (writer_.joinable()) writer_.join();
+  absl::StatusOr<TrainerState> trainer = CheckpointState(action.steps_trained);
   const absl::Time now = deps_.clock->Now();
   absl::MutexLock lock(&mutex_);
   if (!trainer.ok()) return state_.OnCheckpointFailed(trainer.status(), now);
@@ -224,9 +224,16 @@ void LearnerHost::Checkpoint(const LearnerAction& action) {
   writer_ = std::thread([this, checkpoint] { WriteCheckpoint(*checkpoint); });
 }
 
+// Of rank 0; the other ranks write theirs.
+absl::StatusOr<TrainerState> LearnerHost::CheckpointState(int64_t steps) {
+  if (deps_.trainer->ranks() == 1) return deps_.trainer->ExportState();
+  ASSIGN_OR_RETURN(const std::string folder, deps_.checkpoints->Begin(steps));
+  return deps_.trainer->BeginCheckpoint(folder);
+}
+
 void LearnerHost::WriteCheckpoint(const crescendo::Checkpoint& checkpoint) {
   const absl::Time start = deps_.clock->Now();
-  const absl::Status status = deps_.checkpoints->Write(checkpoint);
+  const absl::Status status = deps_.checkpoints->Write(checkpoint, [this] { return deps_.trainer->AwaitParts(); });
   const absl::Time now = deps_.clock->Now();
   if (status.ok()) {
     deps_.metrics->checkpoints_total.Increment();

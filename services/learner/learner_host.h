@@ -93,6 +93,7 @@ class LearnerHost {
   void NextStep(const LearnerAction& action);
   void Train(LearnerAction action);
   void Checkpoint(const LearnerAction& action);
+  absl::StatusOr<TrainerState> CheckpointState(int64_t steps);
   void WriteCheckpoint(const crescendo::Checkpoint& checkpoint);
   void Report(const LearnerAction& action);
   void CallFailed(const LearnerAction& action, const absl::Status& status);

@@ -19,6 +19,7 @@
 #include "common/metrics/metrics_server.h"
 #include "common/metrics/metrics_table.h"
 #include "common/metrics/refused_calls.h"
+#include "common/os/gpu_claim.h"
 #include "common/os/log.h"
 #include "common/os/posix_env.h"
 #include "common/os/process.h"
@@ -67,7 +68,7 @@ absl::StatusOr<LearnerRestore> Restore(CheckpointStore& store, Trainer& trainer,
   LearnerRestore restore;
   if (!loaded.checkpoint.has_value()) return restore;
   Checkpoint& checkpoint = *loaded.checkpoint;
-  RETURN_IF_ERROR(Annotate(trainer.ImportState(checkpoint.trainer),
+  RETURN_IF_ERROR(Annotate(trainer.Restore(checkpoint.trainer, checkpoint.folder),
                            absl::StrCat("checkpoint of ", checkpoint.steps_trained, " steps")));
   restore.steps_trained = checkpoint.steps_trained;
   restore.ledger = std::move(checkpoint.ledger);
@@ -120,12 +121,16 @@ absl::Status RunLearner(const RunConfig& config, const RankEnvironment& ranks, F
           {ranks, [&stop] { return stop.requested(); },
            [&metrics](double imbalance) { metrics.rank_imbalance_ratio.Set(imbalance); }, &clock}));
   metrics.ranks.Set(ranks.size);
-  CheckpointStore checkpoints(&files, MakeCheckpointOptions(config));
+  const std::string incarnation = RandomIncarnation();
+  CheckpointOptions checkpoint_options = MakeCheckpointOptions(config);
+  checkpoint_options.ranks = ranks.size;
+  checkpoint_options.nonce = incarnation;
+  CheckpointStore checkpoints(&files, checkpoint_options);
   ASSIGN_OR_RETURN(LearnerRestore restore, Restore(checkpoints, *trainer, log));
   WeightStore weights(config.learner.versions_kept, limits::kWeightChunkBytes,
                       config.learner.weight_deltas);
   ASSIGN_OR_RETURN(const LearnerHostOptions options,
-                   MakeHostOptions(config, trainer->vocabulary_size(), RandomIncarnation()));
+                   MakeHostOptions(config, trainer->vocabulary_size(), incarnation));
   LearnerHost host(options, {trainer.get(), &checkpoints, &weights, &metrics, &clock, &trace}, log,
                    std::move(restore));
   ExperienceServiceImpl experience(&host);
@@ -185,6 +190,11 @@ int Main(int argc, const char* const* argv) {
   StopSignal stop;
   const Logger log =
       MakeServiceLog(config->log, "learner", absl::StrCat("learner-", ranks->rank), clock.get());
+  // A launcher that says LOCAL_RANK gives out the GPUs itself.
+  const absl::StatusOr<std::optional<GpuClaim>> gpu =
+      TakeGpuOfEnvironment(config->learner.device != "cpu" && !ranks->local_rank.has_value());
+  if (!gpu.ok()) return ReportError(kName, gpu.status(), std::cerr);
+  if (gpu->has_value()) log.Info("took a GPU", {{"gpu", (*gpu)->gpu()}});
   const absl::Status status = ranks->rank == 0
                                   ? RunLearner(*config, *ranks, *files, *clock, stop, log)
                                   : FollowRankZero(*config, *ranks, *files, stop, log);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "services/learner/compute_device.h"
 #include "services/learner/rank_group.h"
 #include "services/learner/rank_trainer.h"
 #include "services/learner/stage_objective.h"
@@ -61,6 +62,7 @@ absl::StatusOr<std::unique_ptr<RankGroup>> JoinRanks(const RunConfig& config,
 absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(FileSystem& files, const RunConfig& config,
                                                      const RankSetup& setup) {
   CRESCENDO_CHECK(setup.ranks.rank == 0);
+  LoadDevice(config.learner.device);
   std::unique_ptr<RankGroup> ranks;
   if (setup.ranks.size > 1) {
     ASSIGN_OR_RETURN(ranks, JoinRanks(config, setup));
@@ -80,6 +82,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(FileSystem& files, const Ru
 }
 
 absl::Status RunRank(FileSystem& files, const RunConfig& config, const RankSetup& setup) {
+  LoadDevice(config.learner.device);
   ASSIGN_OR_RETURN(const std::unique_ptr<RankGroup> ranks, JoinRanks(config, setup));
   const absl::StatusOr<std::unique_ptr<TorchTrainer>> local =
       MakeLocal(files, config, ranks.get(), setup);
@@ -87,7 +90,7 @@ absl::Status RunRank(FileSystem& files, const RunConfig& config, const RankSetup
     ranks->Tell(local.status());
     return local.status();
   }
-  return ServeRank(*ranks, **local);
+  return ServeRank(*ranks, **local, files);
 }
 
 }  // namespace crescendo

@@ -9,6 +9,8 @@
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
+#include "absl/status/statusor.h"
+
 namespace crescendo {
 
 inline constexpr char kNcclLibrary[] = "libcrescendo_nccl.so";
@@ -19,6 +21,9 @@ inline constexpr char kNcclEntry[] = "CrescendoMakeNcclBackend";
 using MakeNcclBackend = void (*)(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                                  int device, int64_t timeout_ms,
                                  c10::intrusive_ptr<c10d::Backend>* backend);
+
+// Loads the library and finds the entry. FAILED_PRECONDITION says what is missing.
+absl::StatusOr<MakeNcclBackend> LoadNccl();
 
 }  // namespace crescendo
 

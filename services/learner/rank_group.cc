@@ -1,15 +1,13 @@
 #include "services/learner/rank_group.h"
 
 #include <ATen/ATen.h>
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
+#include <optional>
 #include <random>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -36,9 +34,10 @@ constexpr absl::Duration kJoinAgain = absl::Milliseconds(300);
 // Of one wait for an announcement: a rank 0 that ends is seen at once whatever it is, and c10d logs
 // two warnings for each that runs out.
 constexpr absl::Duration kAnnouncement = absl::Seconds(60);
-constexpr absl::Duration kNameDead = absl::Seconds(3);  // a rank that lives beats within it
-constexpr size_t kTextMax = 2000;                       // of a failure that is passed on
-constexpr int kTag = 17;                                // of messages between two ranks
+constexpr absl::Duration kNameDead = absl::Seconds(3);         // a rank that lives beats within it
+constexpr absl::Duration kNoteLook = absl::Milliseconds(100);  // between looks for a note
+constexpr size_t kTextMax = 2000;                              // of a failure that is passed on
+constexpr int kTag = 17;                                       // of messages between two ranks
 
 std::chrono::milliseconds Millis(absl::Duration duration) {
   return std::chrono::milliseconds(std::max<int64_t>(1, absl::ToInt64Milliseconds(duration)));
@@ -87,22 +86,6 @@ c10::intrusive_ptr<c10d::ProcessGroupGloo> ConnectGloo(
   return group;
 }
 
-// Never unloaded: groups made by it may live as long as the process.
-absl::StatusOr<MakeNcclBackend> LoadNccl() {
-  std::error_code no_link;  // then the loader looks where it always does
-  const std::string folder = std::filesystem::read_symlink("/proc/self/exe", no_link).parent_path();
-  const std::string beside =
-      folder.empty() ? kNcclLibrary : absl::StrCat(folder, "/", kNcclLibrary);
-  void* library = dlopen(beside.c_str(), RTLD_NOW | RTLD_LOCAL);
-  void* entry = library == nullptr ? nullptr : dlsym(library, kNcclEntry);
-  if (entry != nullptr) return reinterpret_cast<MakeNcclBackend>(entry);
-  const char* why = dlerror();
-  return absl::FailedPreconditionError(
-      absl::StrCat("learner.device: several ranks on CUDA devices need NCCL: ", beside, ": ",
-                   why == nullptr ? "cannot be loaded" : why,
-                   " (it is built where nvcc and nccl.h are found; services/learner/README.md)"));
-}
-
 class C10dRankGroup : public RankGroup {
  public:
   C10dRankGroup(const RankGroupOptions& options, c10::intrusive_ptr<c10d::TCPStore> store,
@@ -111,6 +94,7 @@ class C10dRankGroup : public RankGroup {
         options_(options),
         store_(std::move(store)),
         beats_store_(store_->clone()),
+        notes_store_(store_->clone()),
         gloo_(std::move(gloo)),
         beats_(options.ranks.size, 0),
         beaten_at_(options.ranks.size, RealNow()) {
@@ -237,7 +221,41 @@ class C10dRankGroup : public RankGroup {
     });
   }
 
+  absl::Status LeaveNote(const std::string& name, absl::string_view text) override {
+    return CatchTorch("leaving a note",
+                      [&] { notes_store_->set(NoteOf(rank(), name), BytesOf(text)); });
+  }
+
+  absl::StatusOr<std::string> AwaitNote(int from, const std::string& name) override {
+    const std::string key = NoteOf(from, name), failed = KeyOf("failed", from);
+    const absl::Time begin = RealNow();
+    int64_t beat = -1;
+    for (absl::Time beaten_at = begin;; Pause(kNoteLook)) {
+      std::optional<std::string> text;
+      std::string failure;
+      const absl::Time now = RealNow();
+      RETURN_IF_ERROR(CatchTorch(absl::StrCat("waiting for rank ", from), [&] {
+        if (notes_store_->check({key})) {
+          text = TextOf(notes_store_->get(key));
+          notes_store_->deleteKey(key);
+        }
+        if (notes_store_->check({failed})) failure = TextOf(notes_store_->get(failed));
+        const int64_t beat_now = notes_store_->add(KeyOf("beat", from), 0);
+        if (beat_now != std::exchange(beat, beat_now)) beaten_at = now;
+      }));
+      if (text.has_value()) return *text;
+      if (failure.empty() && now - beaten_at > options_.silence_max) failure = "is gone";
+      if (failure.empty() && now - begin > options_.timeout) failure = "is late";
+      if (!failure.empty()) {
+        return absl::AbortedError(absl::StrCat(name, ": rank ", from, " ", failure));
+      }
+    }
+  }
+
  private:
+  static std::string NoteOf(int from, absl::string_view name) {
+    return absl::StrCat("note/", from, "/", name);
+  }
   c10d::Backend& BackendOf(const at::Tensor& tensor) {
     if (tensor.device().is_cpu()) return *gloo_;
     CRESCENDO_CHECK(nccl_ != nullptr);
@@ -330,6 +348,7 @@ class C10dRankGroup : public RankGroup {
   const RankGroupOptions options_;
   const c10::intrusive_ptr<c10d::TCPStore> store_;
   const c10::intrusive_ptr<c10d::Store> beats_store_;  // a connection of its own
+  const c10::intrusive_ptr<c10d::Store> notes_store_;  // the same
   const c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo_;
   c10::intrusive_ptr<c10d::Backend> nccl_;  // null: no device is used
   absl::Status failed_;

@@ -11,8 +11,8 @@
 // 3. A rank that was started again while the others still run is not let in: it tells them, so that
 //    they end, and tries until they have.
 //
-// Thread rule: one thread, the trainer's. A thread of the group's own tells the others every second
-// that this rank lives. Nothing throws.
+// Thread rule: one thread, the trainer's, but for notes. A thread of the group's own tells the
+// others every second that this rank lives. Nothing throws.
 #ifndef CRESCENDO_SERVICES_LEARNER_RANK_GROUP_H_
 #define CRESCENDO_SERVICES_LEARNER_RANK_GROUP_H_
 
@@ -79,6 +79,12 @@ class RankGroup {
   virtual absl::Status Check() = 0;
   // This rank will end with `failure`; the others then name it with the reason.
   virtual void Tell(const absl::Status& failure) = 0;
+
+  // A note for another rank, and the note of that name from another one. From one more thread than
+  // the group's: neither waits for collectives. A note is taken once. ABORTED when the rank that is
+  // awaited fails or falls silent.
+  virtual absl::Status LeaveNote(const std::string& name, absl::string_view text) = 0;
+  virtual absl::StatusOr<std::string> AwaitNote(int from, const std::string& name) = 0;
 
   // The same over numbers.
   absl::Status Sum(absl::Span<double> values, absl::string_view what);

@@ -5,6 +5,7 @@
 #ifndef CRESCENDO_SERVICES_LEARNER_RANK_TRAINER_H_
 #define CRESCENDO_SERVICES_LEARNER_RANK_TRAINER_H_
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -12,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/os/env.h"
 #include "services/learner/rank_group.h"
 #include "services/learner/trainer.h"
 
@@ -28,8 +30,14 @@ class RankTrainer : public Trainer {
 
   absl::StatusOr<StepResult> Train(const TrainRequest& request,
                                    const std::function<bool()>& stop) override;
-  absl::StatusOr<TrainerState> ExportState() override;
+  // Rank 0's part alone; nobody else is asked.
+  absl::StatusOr<TrainerState> ExportState() override { return local_->ExportState(); }
+  // FAILED_PRECONDITION: the others' parts are in a folder (Restore).
   absl::Status ImportState(const TrainerState& state) override;
+  int ranks() const override { return ranks_->size(); }
+  absl::StatusOr<TrainerState> BeginCheckpoint(const std::string& folder) override;
+  absl::StatusOr<std::vector<std::string>> AwaitParts() override;
+  absl::Status Restore(const TrainerState& part, const std::string& folder) override;
   absl::Status Check() override { return ranks_->Check(); }
 
   // Rank 0 alone, or all where weights are shared out (Trainer::sharded).
@@ -47,11 +55,13 @@ class RankTrainer : public Trainer {
   const std::unique_ptr<Trainer> local_;
   const int microbatch_tokens_;
   const std::function<void(double)> on_imbalance_;
+  int64_t checkpoints_ = 0;  // begun; AwaitParts is of the last one
 };
 
-// What a rank above 0 does: follows rank 0 until that says that the run is over (OK). Blocks.
-// ABORTED when a rank is gone.
-absl::Status ServeRank(RankGroup& ranks, Trainer& local);
+// What a rank above 0 does: follows rank 0 until that says that the run is over (OK). Its parts of
+// checkpoints go into `files`, by a thread of its own, one at a time. Blocks. ABORTED when a rank
+// is gone.
+absl::Status ServeRank(RankGroup& ranks, Trainer& local, FileSystem& files);
 
 }  // namespace crescendo
 

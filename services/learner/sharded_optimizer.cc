@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <unordered_map>
@@ -236,52 +237,53 @@ void ShardedAdamW::AddGradientsOfZero() {
 // A checkpoint
 // ----------------------------------------------------------------------------------------
 
-absl::StatusOr<TensorData> ShardedAdamW::GatherWhole(size_t parameter, const std::string& name,
-                                                     const at::Tensor& shard) {
-  const int64_t share = ShareOf(parameter);
-  at::Tensor own = at::zeros({share}, Options(at::kFloat));
-  own.narrow(0, 0, shard.numel()).copy_(shard.view(-1));
-  at::Tensor whole = at::empty({share * ranks_->size()}, Options(at::kFloat));
-  RETURN_IF_ERROR(ranks_->AllGather(own, whole, absl::StrCat("gathering ", name)));
-  if (ranks_->rank() != 0) return TensorData();
-  const at::Tensor& tensor = parameters_[parameter].tensor;
-  return DataOf(name, tensor, whole.narrow(0, 0, tensor.numel()));
+std::vector<int64_t> ShardedAdamW::WholeShape(size_t parameter) const {
+  return parameters_[parameter].tensor.sizes().vec();
 }
 
-absl::StatusOr<ShardedAdamW::State> ShardedAdamW::Export() {
+TrainerState ShardedAdamW::Export() const {
   const at::NoGradGuard no_grad;
   const std::vector<NamedTensor> masters = adamw_.Masters();
   const std::vector<NamedTensor> moments = adamw_.Moments();
-  State state;
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    const at::Tensor& tensor = parameters_[i].tensor;
-    if (ranks_ == nullptr) {
-      state.masters.push_back(DataOf(masters[i].name, tensor, masters[i].tensor));
-    } else if (zero_stage_ != 3 && tensor.scalar_type() == at::kFloat) {  // whole everywhere
-      state.masters.push_back(DataOf(masters[i].name, tensor, tensor.detach()));
-    } else {
-      ASSIGN_OR_RETURN(state.masters.emplace_back(),
-                       GatherWhole(i, masters[i].name, masters[i].tensor));
-    }
-    for (const size_t m : {2 * i, 2 * i + 1}) {
-      const at::Tensor& moment = moments[m].tensor;
-      if (ranks_ == nullptr) {
-        state.moments.push_back(DataOf(moments[m].name, tensor, moment));
-      } else {
-        ASSIGN_OR_RETURN(state.moments.emplace_back(), GatherWhole(i, moments[m].name, moment));
-      }
-    }
+  TrainerState part;
+  if (ranks_ != nullptr) {
+    part.rank = ranks_->rank();
+    part.ranks = ranks_->size();
   }
-  if (ranks_ != nullptr && ranks_->rank() != 0) return State();
-  return state;
+  const auto data_of = [&](const NamedTensor& tensor, size_t parameter) {
+    return DataOf(tensor.name, part.ranks == 1 ? parameters_[parameter].tensor : tensor.tensor,
+                  tensor.tensor);
+  };
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    part.weights.push_back(data_of(masters[i], i));
+    if (part.ranks > 1) part.shapes.push_back(WholeShape(i));
+  }
+  for (size_t m = 0; m < moments.size(); ++m) {
+    part.optimizer.push_back(data_of(moments[m], m / 2));
+    if (part.ranks > 1) part.shapes.push_back(WholeShape(m / 2));
+  }
+  return part;
 }
 
-absl::Status ShardedAdamW::Check(absl::Span<const TensorBytes> masters,
-                                 absl::Span<const TensorBytes> moments) const {
-  std::unordered_map<std::string, const TensorBytes*> found;
-  for (const absl::Span<const TensorBytes> list : {masters, moments}) {
-    for (const TensorBytes& tensor : list) {
-      if (!found.emplace(tensor.name, &tensor).second) {
+absl::Status ShardedAdamW::Check(const TrainerState& part) const {
+  struct Found {
+    const TensorData* tensor;
+    std::vector<int64_t> whole;
+  };
+  const int rank = ranks_ == nullptr ? 0 : ranks_->rank();
+  const int ranks = ranks_ == nullptr ? 1 : ranks_->size();
+  const size_t tensors = part.weights.size() + part.optimizer.size();
+  if (part.rank != rank || part.ranks != ranks || part.shapes.size() != (ranks > 1 ? tensors : 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("optimizer state: expected the part of rank ",
+                                                   rank, " of ", ranks, ", found that of ",
+                                                   part.rank, " of ", part.ranks));
+  }
+  std::unordered_map<std::string, Found> found;
+  size_t place = 0;
+  for (const std::vector<TensorData>* list : {&part.weights, &part.optimizer}) {
+    for (const TensorData& tensor : *list) {
+      const Found entry{&tensor, ranks > 1 ? part.shapes[place++] : tensor.shape};
+      if (!found.emplace(tensor.name, entry).second) {
         return absl::InvalidArgumentError(
             absl::StrCat("optimizer state: tensor '", tensor.name, "' is there twice"));
       }
@@ -289,7 +291,8 @@ absl::Status ShardedAdamW::Check(absl::Span<const TensorBytes> masters,
   }
   for (const NamedTensor& parameter : parameters_) {
     const std::vector<int64_t> shape = parameter.tensor.sizes().vec();
-    const size_t bytes = static_cast<size_t>(parameter.tensor.numel()) * sizeof(float);
+    const int64_t own = SliceOf(parameter.tensor.numel(), rank, ranks).size;
+    const size_t bytes = static_cast<size_t>(own) * sizeof(float);
     for (const char* prefix : {"", "exp_avg.", "exp_avg_sq."}) {
       const std::string name = absl::StrCat(prefix, parameter.name);
       const auto it = found.find(name);
@@ -297,12 +300,12 @@ absl::Status ShardedAdamW::Check(absl::Span<const TensorBytes> masters,
         return absl::InvalidArgumentError(
             absl::StrCat("optimizer state: tensor '", name, "' is missing"));
       }
-      const TensorBytes& tensor = *it->second;
-      if (tensor.dtype != "F32" || tensor.shape != shape || tensor.bytes.size() != bytes) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "optimizer state: tensor '", name, "': expected F32 [", absl::StrJoin(shape, ", "),
-            "], ", bytes, " bytes, found ", tensor.dtype, " [", absl::StrJoin(tensor.shape, ", "),
-            "], ", tensor.bytes.size(), " bytes"));
+      const auto& [tensor, whole] = it->second;
+      if (tensor->dtype != "F32" || whole != shape || tensor->bytes.size() != bytes) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("optimizer state: tensor '", name, "': expected F32 [",
+                         absl::StrJoin(shape, ", "), "], ", bytes, " bytes, found ", tensor->dtype,
+                         " [", absl::StrJoin(whole, ", "), "], ", tensor->bytes.size(), " bytes"));
       }
       found.erase(it);
     }
@@ -312,47 +315,31 @@ absl::Status ShardedAdamW::Check(absl::Span<const TensorBytes> masters,
       absl::StrCat("optimizer state: unknown tensor '", found.begin()->first, "'"));
 }
 
-// Rank 0's bytes at every rank, flat.
-absl::StatusOr<at::Tensor> ShardedAdamW::BroadcastWhole(size_t parameter, const std::string& name,
-                                                        absl::string_view bytes) {
-  if (ranks_ == nullptr) return View(bytes);
-  at::Tensor whole = ranks_->rank() == 0
-                         ? View(bytes).to(Options(at::kFloat).device())
-                         : at::empty({parameters_[parameter].tensor.numel()}, Options(at::kFloat));
-  RETURN_IF_ERROR(ranks_->Broadcast(whole, 0, absl::StrCat("giving out ", name)));
-  return whole;
-}
-
-absl::Status ShardedAdamW::Import(absl::Span<const TensorBytes> masters,
-                                  absl::Span<const TensorBytes> moments, int64_t steps) {
+absl::Status ShardedAdamW::Import(const TrainerState& part, int64_t steps) {
   const at::NoGradGuard no_grad;
-  const int rank = ranks_ == nullptr ? 0 : ranks_->rank();
-  if (rank == 0) RETURN_IF_ERROR(Check(masters, moments));
   std::unordered_map<std::string, absl::string_view> bytes;
-  for (const absl::Span<const TensorBytes> list : {masters, moments}) {
-    for (const TensorBytes& tensor : list) bytes.emplace(tensor.name, tensor.bytes);
+  for (const std::vector<TensorData>* list : {&part.weights, &part.optimizer}) {
+    for (const TensorData& tensor : *list) bytes.emplace(tensor.name, tensor.bytes);
   }
-  const std::vector<NamedTensor> own_masters = adamw_.Masters();
-  const std::vector<NamedTensor> own_moments = adamw_.Moments();
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    const NamedTensor& parameter = parameters_[i];
-    const Range own = ranks_ == nullptr ? Range{0, parameter.tensor.numel()} : RangeOf(i, rank);
-    ASSIGN_OR_RETURN(const at::Tensor weights,
-                     BroadcastWhole(i, parameter.name, bytes[parameter.name]));
-    if (zero_stage_ != 3) Flat(parameter.tensor).copy_(weights);
-    own_masters[i].tensor.view(-1).copy_(weights.narrow(0, own.begin, own.size));
-    for (const size_t m : {2 * i, 2 * i + 1}) {
-      const std::string& name = own_moments[m].name;
-      ASSIGN_OR_RETURN(const at::Tensor moment, BroadcastWhole(i, name, bytes[name]));
-      own_moments[m].tensor.view(-1).copy_(moment.narrow(0, own.begin, own.size));
+  for (const std::vector<NamedTensor>& own : {adamw_.Masters(), adamw_.Moments()}) {
+    for (const NamedTensor& tensor : own) {
+      tensor.tensor.view(-1).copy_(View(bytes.at(tensor.name)));
     }
   }
-  double counted = rank == 0 ? static_cast<double>(steps) : 0;
+  adamw_.set_steps(steps);
+  adamw_.ApplyMasters();
   if (ranks_ != nullptr) {
-    RETURN_IF_ERROR(ranks_->Sum(absl::MakeSpan(&counted, 1), "giving out the number of steps"));
+    // Whether all took parts of one checkpoint; and the weights are whole again.
+    std::array<double, 2> most = {static_cast<double>(steps), -static_cast<double>(steps)};
+    RETURN_IF_ERROR(ranks_->Max(absl::MakeSpan(most), "taking over a checkpoint"));
+    if (most[0] != -most[1]) {
+      return absl::DataLossError(absl::StrCat("the ranks took over checkpoints of ", -most[1],
+                                              " to ", most[0], " updates"));
+    }
+    for (const Bucket& bucket : buckets_) {
+      if (zero_stage_ != 3) RETURN_IF_ERROR(GatherBucket(bucket));
+    }
   }
-  adamw_.set_steps(static_cast<int64_t>(counted));
-  if (zero_stage_ == 3) adamw_.ApplyMasters();
   ZeroGrad();
   return absl::OkStatus();
 }

@@ -11,7 +11,9 @@
 //
 // Invariants:
 // 1. After Step all ranks hold the same parameters, bit for bit (stage 3: whenever they hold them).
-// 2. Exported state is whole and does not know the number of ranks: it can be imported by any.
+// 2. Exported state is the rank's own part (SliceOf); the parts of any number of ranks, cut anew,
+// can
+//    be imported by any other number.
 //
 // Thread rule: one thread; what is marked collective is called by all ranks, in the same order.
 #ifndef CRESCENDO_SERVICES_LEARNER_SHARDED_OPTIMIZER_H_
@@ -63,19 +65,14 @@ class ShardedAdamW {
   // A batch without micro-batches at any rank: gradients of 0. Not collective.
   void AddGradientsOfZero();
 
-  // Everything of a checkpoint, whole. Collective; the other ranks get empty lists.
-  struct State {
-    std::vector<TensorData> masters;  // fp32 weights, the parameters' names
-    std::vector<TensorData> moments;  // "exp_avg.NAME", "exp_avg_sq.NAME", in parameter order
-  };
-  absl::StatusOr<State> Export();
-  // Whether Import would take them: INVALID_ARGUMENT names the tensor that is missing, unknown or
+  // This rank's part of a checkpoint: fp32 masters under the parameters' names, and moments,
+  // "exp_avg.NAME", "exp_avg_sq.NAME", in parameter order. Not collective.
+  TrainerState Export() const;
+  // Whether Import would take it: INVALID_ARGUMENT names the tensor that is missing, unknown or
   // doubled, or whose shape, dtype or length is wrong. Not collective.
-  absl::Status Check(absl::Span<const TensorBytes> masters,
-                     absl::Span<const TensorBytes> moments) const;
-  // Collective: rank 0 has what Check took, the others give empty lists. Sets the parameters too.
-  absl::Status Import(absl::Span<const TensorBytes> masters, absl::Span<const TensorBytes> moments,
-                      int64_t steps);
+  absl::Status Check(const TrainerState& part) const;
+  // Takes this rank's part, which Check took, and sets the parameters too. Collective.
+  absl::Status Import(const TrainerState& part, int64_t steps);
   // All ranks take rank 0's parameters and begin anew. Collective.
   absl::Status Synchronize();
 
@@ -99,10 +96,7 @@ class ShardedAdamW {
   std::vector<NamedTensor> MakeShards() const;
   std::vector<Bucket> MakeBuckets() const;
   bool BeginsUnit(size_t parameter) const;
-  absl::StatusOr<TensorData> GatherWhole(size_t parameter, const std::string& name,
-                                         const at::Tensor& shard);
-  absl::StatusOr<at::Tensor> BroadcastWhole(size_t parameter, const std::string& name,
-                                            absl::string_view bytes);
+  std::vector<int64_t> WholeShape(size_t parameter) const;
 
   RankGroup* const ranks_;            // null: alone
   ShardedParameters* const sharded_;  // null: not stage 3

@@ -3,6 +3,7 @@
 #ifndef CRESCENDO_SERVICES_LEARNER_TENSOR_DATA_H_
 #define CRESCENDO_SERVICES_LEARNER_TENSOR_DATA_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -18,11 +19,26 @@ struct TensorData {
   bool operator==(const TensorData&) const = default;
 };
 
-// All that a trainer needs to go on as if it had never stopped.
+// The elements of a tensor that a rank owns, the tensor taken flat.
+struct TensorSlice {
+  int64_t begin = 0, size = 0;
+};
+// Equal parts rounded up; the last ones have fewer, or none.
+inline TensorSlice SliceOf(int64_t elements, int rank, int ranks) {
+  const int64_t part = (elements + ranks - 1) / ranks;
+  const int64_t begin = std::min(elements, rank * part);
+  return {begin, std::min(elements, begin + part) - begin};
+}
+
+// All that a trainer needs to go on as if it had never stopped; with several ranks a rank's part of
+// it: the rank's slice of each tensor, flat, and everything else whole.
 struct TrainerState {
   std::vector<TensorData> weights;    // fp32 masters where the model computes in bf16
   std::vector<TensorData> optimizer;  // moments and the like; names are the trainer's own
   std::string extra_json;             // a JSON object: update count, random state, schedules
+  int rank = 0, ranks = 1;            // whose part it is
+  // With several ranks: shapes of the whole tensors, those of `weights`, then those of `optimizer`.
+  std::vector<std::vector<int64_t>> shapes;
 };
 
 }  // namespace crescendo

@@ -39,15 +39,6 @@ std::vector<TensorData> CopyOf(const std::vector<TensorBytes>& tensors) {
   return copies;
 }
 
-std::vector<TensorBytes> ViewOf(const std::vector<TensorData>& tensors) {
-  std::vector<TensorBytes> views;
-  views.reserve(tensors.size());
-  for (const TensorData& tensor : tensors) {
-    views.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.bytes});
-  }
-  return views;
-}
-
 TensorData ConvertedCopy(const NamedTensor& parameter, at::ScalarType dtype) {
   return {parameter.name, dtype == at::kFloat ? "F32" : "BF16", parameter.tensor.sizes().vec(),
           HostBytes(parameter.tensor.detach().to(dtype))};
@@ -86,7 +77,10 @@ absl::StatusOr<TrainerCounters> CountersFromJson(const std::string& text) {
 absl::StatusOr<std::unique_ptr<PolicyModel>> TorchTrainer::LoadModel(
     FileSystem& files, const TorchTrainerOptions& options, at::Device device,
     std::unique_ptr<ShardedParameters>& shards) {
-  LoadOptions load{.deterministic = options.deterministic, .device = device, .aten = options.aten};
+  LoadOptions load{.deterministic = options.deterministic,
+                   .device = device,
+                   .aten = options.aten,
+                   .functions = FunctionsOf(device)};
   ASSIGN_OR_RETURN(load.dtype, ParseDtype(options.dtype));
   if (options.zero_stage == 3 && options.ranks != nullptr && options.ranks->size() > 1) {
     shards = std::make_unique<ShardedParameters>(options.ranks);
@@ -131,10 +125,7 @@ absl::StatusOr<std::vector<TensorData>> TorchTrainer::ExportShards(at::ScalarTyp
 
 absl::StatusOr<TrainerState> TorchTrainer::ExportState() {
   return CatchTorch("exporting the trainer's state", [&]() -> absl::StatusOr<TrainerState> {
-    ASSIGN_OR_RETURN(ShardedAdamW::State whole, optimizer_.Export());
-    TrainerState state;
-    state.weights = std::move(whole.masters);
-    state.optimizer = std::move(whole.moments);
+    TrainerState state = optimizer_.Export();
     state.extra_json =
         nlohmann::json{{"updates", optimizer_.steps()}, {"kl_scale", kl_scale_}}.dump();
     return state;
@@ -143,21 +134,11 @@ absl::StatusOr<TrainerState> TorchTrainer::ExportState() {
 
 absl::Status TorchTrainer::ImportState(const TrainerState& state) {
   return CatchTorch("importing the trainer's state", [&]() -> absl::Status {
-    TrainerCounters counters;
-    const bool own = options_.ranks == nullptr || options_.ranks->rank() == 0;
-    if (own) {
-      ASSIGN_OR_RETURN(counters, CountersFromJson(state.extra_json));
-      RETURN_IF_ERROR(Annotate(optimizer_.Check(ViewOf(state.weights), ViewOf(state.optimizer)),
-                               "trainer state"));
-    }
-    RETURN_IF_ERROR(
-        optimizer_.Import(ViewOf(state.weights), ViewOf(state.optimizer), counters.updates));
+    ASSIGN_OR_RETURN(const TrainerCounters counters, CountersFromJson(state.extra_json));
+    RETURN_IF_ERROR(Annotate(optimizer_.Check(state), "trainer state"));
+    RETURN_IF_ERROR(optimizer_.Import(state, counters.updates));
     if (lora_ != nullptr) lora_->Merge();
     kl_scale_ = counters.kl_scale;
-    if (options_.ranks == nullptr) return absl::OkStatus();
-    std::vector<double> scale = {own ? kl_scale_ : 0};
-    RETURN_IF_ERROR(options_.ranks->Sum(absl::MakeSpan(scale), "giving out the KL's scale"));
-    kl_scale_ = scale[0];
     return absl::OkStatus();
   });
 }

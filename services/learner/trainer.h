@@ -78,10 +78,26 @@ class Trainer {
   // model's order.
   virtual absl::StatusOr<std::vector<TensorData>> ExportWeights() = 0;
 
-  // Everything a checkpoint needs, and back. ImportState checks all before it changes anything:
-  // INVALID_ARGUMENT names the tensor that is missing, unknown, or of another shape.
+  // Everything a checkpoint needs of this rank, and back. ImportState checks all before it changes
+  // anything: INVALID_ARGUMENT names the tensor that is missing, unknown, or of another shape.
   virtual absl::StatusOr<TrainerState> ExportState() = 0;
   virtual absl::Status ImportState(const TrainerState& state) = 0;
+
+  // The same for all ranks, whose number is ranks(). Each of the others copies its own part, and a
+  // thread of its own writes it into `folder` (checkpoint_files.h) while training goes on.
+  virtual int ranks() const { return 1; }
+  virtual absl::StatusOr<TrainerState> BeginCheckpoint(const std::string& /*folder*/) {
+    return ExportState();
+  }
+  // From the thread that writes this rank's part of it: waits until the others have written theirs.
+  // What WritePart returned, from rank 1 on; an error names the rank that failed or is gone.
+  virtual absl::StatusOr<std::vector<std::string>> AwaitParts() {
+    return std::vector<std::string>();
+  }
+  // Takes over `part`, this rank's; the others read theirs in `folder`, which was verified.
+  virtual absl::Status Restore(const TrainerState& part, const std::string& /*folder*/) {
+    return ImportState(part);
+  }
 
   // Writes the policy as a Hugging Face folder (config.json, model.safetensors, tokenizer files).
   virtual absl::Status SavePolicy(const std::string& folder) = 0;

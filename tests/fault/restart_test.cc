@@ -1,8 +1,10 @@
 // In deterministic mode a run one of whose services is killed (-9) at any moment ends with bitwise
-// the same weights as one that was left alone: the demo, seeded kills, each printed.
-// CRESCENDO_RESTART_RUNS says how many runs are killed; without it one for each service.
+// the same weights as one that was left alone: the demo, seeded kills, each printed; and with two
+// ranks of the learner, one of which is killed. CRESCENDO_RESTART_RUNS says how many runs are
+// killed, and a quarter as many of two ranks; without it one for each service, and one.
 #include <signal.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -55,6 +57,7 @@ struct Kill {
   int step = 0;  // so many steps are trained; 0: the run has begun
   int delay_ms = 0;
   uint64_t which = 0;  // of several workers
+  int rank = -1;       // of the learner's; -1: it has one
 };
 
 Kill KillOfRun(int run) {
@@ -65,6 +68,34 @@ Kill KillOfRun(int run) {
   kill.delay_ms = static_cast<int>(rng.Below(kDelayMsMax));
   kill.which = rng.Below(2);
   return kill;
+}
+
+// Mostly a rank that is not rank 0.
+Kill KillOfRank(int run) {
+  CounterRng rng(kSeed + 1, static_cast<uint64_t>(run));
+  Kill kill;
+  kill.service = "crescendo-learner";
+  kill.step = static_cast<int>(rng.Below(kSteps));
+  kill.delay_ms = static_cast<int>(rng.Below(kDelayMsMax));
+  kill.rank = run % 3 == 2 ? 0 : 1;
+  return kill;
+}
+
+// As its launcher told it; -1: it has ended.
+int RankOf(pid_t pid) {
+  std::ifstream file(absl::StrCat("/proc/", pid, "/environ"), std::ios::binary);
+  for (std::string word; std::getline(file, word, '\0');) {
+    int rank = -1;
+    if (absl::StartsWith(word, "RANK=") && absl::SimpleAtoi(word.substr(5), &rank)) return rank;
+  }
+  return -1;
+}
+
+// Those that `kill` may mean.
+std::vector<pid_t> Targets(const Subprocess& train, const Kill& kill) {
+  std::vector<pid_t> pids = ChildrenOf(train.pid(), kill.service);
+  if (kill.rank >= 0) std::erase_if(pids, [&](pid_t pid) { return RankOf(pid) != kill.rank; });
+  return pids;
 }
 
 bool Reached(const std::string& line, int step) {
@@ -78,10 +109,10 @@ void KillOne(Subprocess& train, const Kill& kill) {
   REQUIRE(train.ReadUntil(reached, kRunMax));
   const auto never = [](const std::string&) { return false; };
   train.ReadUntil(never, absl::Milliseconds(kill.delay_ms));
-  std::vector<pid_t> pids = ChildrenOf(train.pid(), kill.service);
+  std::vector<pid_t> pids = Targets(train, kill);
   for (int look = 0; pids.empty() && look < 100; ++look) {  // it is being started
     train.ReadUntil(never, absl::Milliseconds(50));
-    pids = ChildrenOf(train.pid(), kill.service);
+    pids = Targets(train, kill);
   }
   REQUIRE(!pids.empty());
   REQUIRE(::kill(pids[kill.which % pids.size()], SIGKILL) == 0);
@@ -94,21 +125,21 @@ int Runs() {
   return runs;
 }
 
-TEST_CASE("Killed at a random moment, a deterministic run ends with the same bits") {
+// The bits of a run that is left alone, held against those of runs that are killed.
+void CheckKilledRuns(const std::vector<std::string>& overrides, const std::vector<Kill>& kills) {
   const TempDir dir;
-  const TrainRun reference = RunDemo(dir.path() + "/reference", DeterministicRun(), kRunMax);
+  const TrainRun reference = RunDemo(dir.path() + "/reference", overrides, kRunMax);
   REQUIRE(reference.steps.size() == kSteps);
   CHECK(reference.MismatchMax() == 0);
   const std::string weights = WeightsOf(dir.path() + "/reference");
-
-  const int runs = Runs();
-  int mended = 0;  // the others were killed when their work was done
-  for (int i = 0; i < runs; ++i) {
-    const Kill kill = KillOfRun(i);
-    WARN("run " << i + 1 << " of " << runs << ": " << kill.service << " is killed " << kill.delay_ms
-                << " ms after step " << kill.step);
+  size_t mended = 0;  // the others were killed when their work was done
+  for (size_t i = 0; i < kills.size(); ++i) {
+    const Kill& kill = kills[i];
+    WARN("run " << i + 1 << " of " << kills.size() << ": " << kill.service
+                << (kill.rank < 0 ? "" : absl::StrCat(" rank ", kill.rank)) << " is killed "
+                << kill.delay_ms << " ms after step " << kill.step);
     const std::string out = absl::StrCat(dir.path(), "/run-", i);
-    auto train = StartDemo(out, DeterministicRun());
+    auto train = StartDemo(out, overrides);
     KillOne(*train, kill);
     const std::optional<int> exit_code = train->Wait(kRunMax);
     INFO(train->output());
@@ -120,7 +151,21 @@ TEST_CASE("Killed at a random moment, a deterministic run ends with the same bit
     const bool same = WeightsOf(out) == weights;
     CHECK(same);
   }
-  CHECK(mended >= runs / 2);
+  CHECK(mended >= kills.size() / 2);
+}
+
+TEST_CASE("Killed at a random moment, a deterministic run ends with the same bits") {
+  std::vector<Kill> kills;
+  for (int i = 0; i < Runs(); ++i) kills.push_back(KillOfRun(i));
+  CheckKilledRuns(DeterministicRun(), kills);
+}
+
+TEST_CASE("One of two ranks killed, a deterministic run ends with the same bits") {
+  std::vector<std::string> overrides = DeterministicRun();
+  overrides.insert(overrides.end(), {"--learner.ranks=2", "--learner.zero_stage=2"});
+  std::vector<Kill> kills;
+  for (int i = 0; i < std::max(1, Runs() / 4); ++i) kills.push_back(KillOfRank(i));
+  CheckKilledRuns(overrides, kills);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "catch2/catch.hpp"
 #include "common/base/rng.h"
+#include "services/learner/checkpoint_files.h"
 #include "tests/support/faulty_files.h"
 #include "tests/support/temp_dir.h"
 
@@ -187,6 +188,156 @@ TEST_CASE("A damaged newer checkpoint is replaced by the step that is trained ag
   const LoadedCheckpoint loaded = store.LoadNewest().value();
   CHECK(loaded.checkpoint->steps_trained == 3);
   CHECK(loaded.skipped.empty());
+}
+
+// Several ranks -----------------------------------------------------------------------------
+
+// A rank's part of a whole state.
+TrainerState PartOf(const TrainerState& whole, int rank, int ranks) {
+  TrainerState part = whole;
+  part.rank = rank;
+  part.ranks = ranks;
+  for (auto* list : {&part.weights, &part.optimizer}) {
+    for (TensorData& tensor : *list) {
+      part.shapes.push_back(tensor.shape);
+      const size_t width = sizeof(float);
+      const TensorSlice own =
+          SliceOf(static_cast<int64_t>(tensor.bytes.size() / width), rank, ranks);
+      tensor.shape = {own.size};
+      tensor.bytes = tensor.bytes.substr(static_cast<size_t>(own.begin) * width,
+                                         static_cast<size_t>(own.size) * width);
+    }
+  }
+  return part;
+}
+
+absl::Status WriteByRanks(FileSystem& files, CheckpointStore& store, int64_t steps, int ranks) {
+  Checkpoint checkpoint = MakeCheckpoint(steps);
+  const TrainerState whole = checkpoint.trainer;
+  checkpoint.trainer = PartOf(whole, 0, ranks);
+  const absl::StatusOr<std::string> folder = store.Begin(steps);
+  if (!folder.ok()) return folder.status();
+  return store.Write(checkpoint, [&]() -> absl::StatusOr<std::vector<std::string>> {
+    std::vector<std::string> written;
+    for (int r = 1; r < ranks; ++r) {
+      absl::StatusOr<std::string> part = WritePart(files, *folder, PartOf(whole, r, ranks));
+      if (!part.ok()) return part.status();
+      written.push_back(*std::move(part));
+    }
+    return written;
+  });
+}
+
+void CheckPartEqual(const TrainerState& found, const TrainerState& expected) {
+  CHECK(found.rank == expected.rank);
+  CHECK(found.ranks == expected.ranks);
+  CHECK(found.weights == expected.weights);
+  CHECK(found.optimizer == expected.optimizer);
+  CHECK(found.shapes == expected.shapes);
+  CHECK(found.extra_json == expected.extra_json);
+}
+
+TEST_CASE("Parts of any number of ranks are cut anew for any other") {
+  const TrainerState whole = MakeCheckpoint(2).trainer;
+  for (const int wrote : {1, 2, 3, 4, 7}) {
+    FaultyFiles files(7);
+    CheckpointOptions options = Options("d");
+    CheckpointStore store(&files, options);
+    REQUIRE(
+        (wrote == 1 ? store.Write(MakeCheckpoint(2)) : WriteByRanks(files, store, 2, wrote)).ok());
+    CheckEqual(*store.LoadNewest().value().checkpoint, MakeCheckpoint(2));
+    CHECK(ReadWeights(files, "d/step-000002").value() == whole.weights);
+    for (const int reads : {2, 3, 4, 9}) {
+      INFO(wrote << " ranks wrote, " << reads << " read");
+      options.ranks = reads;
+      CheckPartEqual(CheckpointStore(&files, options).LoadNewest().value().checkpoint->trainer,
+                     PartOf(whole, 0, reads));
+      for (int r = 1; r < reads; ++r) {
+        CheckPartEqual(ReadPart(files, "d/step-000002", r, reads).value(), PartOf(whole, r, reads));
+      }
+    }
+  }
+}
+
+TEST_CASE("The disk of any rank fails at any moment: the newest durable checkpoint is found") {
+  int64_t operations = 0;
+  {
+    FaultyFiles files(1);
+    CheckpointStore store(&files, Options("d"));
+    for (int64_t steps = 1; steps <= 2; ++steps) {
+      REQUIRE(WriteByRanks(files, store, steps, 3).ok());
+    }
+    operations = files.operations();
+  }
+  for (int64_t at = 0; at < operations; ++at) {
+    INFO("fails after " << at << " operations");
+    FaultyFiles files(100 + static_cast<uint64_t>(at));
+    CheckpointStore store(&files, Options("d"));
+    files.FailAfter(at);
+    int64_t durable = 0;
+    for (int64_t steps = 1; steps <= 2; ++steps) {
+      if (!WriteByRanks(files, store, steps, 3).ok()) break;
+      durable = steps;
+    }
+    files.Crash();
+    const absl::StatusOr<LoadedCheckpoint> loaded = store.LoadNewest();
+    REQUIRE(loaded.ok());
+    const int64_t found = loaded->checkpoint.has_value() ? loaded->checkpoint->steps_trained : 0;
+    CHECK(found >= durable);
+    CHECK(found <= durable + 1);
+    if (found > 0) CheckEqual(*loaded->checkpoint, MakeCheckpoint(found));
+    REQUIRE(WriteByRanks(files, store, found + 1, 2).ok());
+    CHECK(store.LoadNewest()->checkpoint->steps_trained == found + 1);
+    for (const std::string& path : files.Paths()) CHECK_FALSE(absl::StrContains(path, ".writing"));
+  }
+}
+
+TEST_CASE("Any rank's file that is flipped, cut, missing or another's is named") {
+  CounterRng rng(4);
+  for (const std::string name :
+       {"weights-0-of-2.safetensors", "weights-1-of-2.safetensors", "optimizer-0-of-2.safetensors",
+        "optimizer-1-of-2.safetensors", "checkpoint.json"}) {
+    for (int i = 0; i < 20; ++i) {
+      FaultyFiles files(7);
+      CheckpointStore store(&files, Options("d"));
+      for (int64_t steps : {1, 2}) REQUIRE(WriteByRanks(files, store, steps, 2).ok());
+      const std::string path = "d/step-000002/" + name;
+      std::string& bytes = files.Bytes(path);
+      const size_t at = rng.Below(bytes.size());
+      if (i % 4 == 0) bytes.resize(at);
+      if (i % 4 == 1) bytes[at] = static_cast<char>(bytes[at] ^ (1 << rng.Below(8)));
+      if (i % 4 == 2) REQUIRE(files.Remove(path).ok());
+      if (i % 4 == 3) bytes = files.Bytes("d/step-000001/" + name);
+      INFO(name << ", damage " << i % 4 << " at " << at);
+      const absl::StatusOr<LoadedCheckpoint> loaded = store.LoadNewest();
+      REQUIRE(loaded.ok());
+      CHECK(loaded->checkpoint->steps_trained == 1);
+      REQUIRE(loaded->skipped.size() == 1);
+      CHECK(loaded->skipped[0].code() == absl::StatusCode::kDataLoss);
+      CHECK(absl::StrContains(loaded->skipped[0].message(), path));
+    }
+  }
+}
+
+TEST_CASE("A rank that is gone, or that writes elsewhere, costs this checkpoint alone") {
+  FaultyFiles files(7), elsewhere(8);
+  CheckpointStore store(&files, Options("d"));
+  REQUIRE(WriteByRanks(files, store, 1, 2).ok());
+  Checkpoint second = MakeCheckpoint(2);
+  const TrainerState whole = second.trainer;
+  second.trainer = PartOf(whole, 0, 2);
+  REQUIRE(store.Begin(2).ok());
+  const absl::Status gone =
+      store.Write(second, [] { return absl::AbortedError("rank 1 is gone"); });
+  CHECK(gone.code() == absl::StatusCode::kAborted);
+  const std::string folder = store.Begin(2).value();
+  const absl::Status apart = store.Write(second, [&]() -> absl::StatusOr<std::vector<std::string>> {
+    return std::vector<std::string>{WritePart(elsewhere, folder, PartOf(whole, 1, 2)).value()};
+  });
+  CHECK(absl::StrContains(apart.message(), "weights-1-of-2.safetensors"));
+  CHECK(absl::StrContains(apart.message(), "run.out must be a folder that all ranks share"));
+  CHECK(store.LoadNewest().value().checkpoint->steps_trained == 1);
+  CHECK(store.LoadNewest().value().skipped.empty());
 }
 
 TEST_CASE("A report that is no report is refused by field") {

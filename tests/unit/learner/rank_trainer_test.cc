@@ -5,10 +5,12 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -22,6 +24,7 @@
 #include "absl/strings/str_split.h"
 #include "catch2/catch.hpp"
 #include "common/base/rng.h"
+#include "common/base/status_macros.h"
 #include "common/os/posix_env.h"
 #include "services/learner/checkpoint.h"
 #include "services/learner/torch_trainer.h"
@@ -114,20 +117,30 @@ TorchTrainerOptions Options(const std::string& folder, const std::string& dtype,
   return options;
 }
 
-CheckpointStore Store(FileSystem& files, const std::string& folder) {
-  return CheckpointStore(&files, {absl::StrCat(folder, "/checkpoints"), 10, "ranks", 1});
+CheckpointStore Store(FileSystem& files, const std::string& folder, int ranks = 1) {
+  return CheckpointStore(
+      &files, {absl::StrCat(folder, "/checkpoints"), 10, "ranks", 1, ranks, /*nonce=*/"n"});
+}
+
+// As learner_host does it.
+absl::Status WriteCheckpoint(Trainer& trainer, CheckpointStore& store, int steps) {
+  Checkpoint checkpoint;
+  checkpoint.steps_trained = steps;
+  const std::string folder = trainer.ranks() == 1 ? "" : store.Begin(steps).value();
+  ASSIGN_OR_RETURN(checkpoint.trainer, trainer.BeginCheckpoint(folder));
+  return store.Write(checkpoint, [&] { return trainer.AwaitParts(); });
 }
 
 // Steps [from, to) as rank 0: goes on from the checkpoint of `from` steps, writes that of `to`, and
 // adds a line a step to FOLDER/curve.
 void TrainSteps(Trainer& trainer, const std::string& folder, int from, int to) {
   const auto files = MakePosixFileSystem();
-  CheckpointStore store = Store(*files, folder);
+  CheckpointStore store = Store(*files, folder, trainer.ranks());
   if (from > 0) {
     auto loaded = store.LoadNewest();
     REQUIRE(loaded.ok());
     REQUIRE(loaded->checkpoint->steps_trained == from);
-    REQUIRE(trainer.ImportState(loaded->checkpoint->trainer).ok());
+    REQUIRE(trainer.Restore(loaded->checkpoint->trainer, loaded->checkpoint->folder).ok());
   }
   std::ofstream curve(absl::StrCat(folder, "/curve"), std::ios::app);
   curve.precision(17);
@@ -145,12 +158,9 @@ void TrainSteps(Trainer& trainer, const std::string& folder, int from, int to) {
           << " " << result->clip_ratio << " " << result->mismatch_mean << " "
           << result->mismatch_max << " " << result->mismatch_p99 << " " << sample_kl->at(0) << "\n";
   }
-  Checkpoint checkpoint;
-  checkpoint.steps_trained = to;
-  auto state = trainer.ExportState();
-  REQUIRE(state.ok());
-  checkpoint.trainer = *std::move(state);
-  REQUIRE(store.Write(checkpoint).ok());
+  const absl::Status written = WriteCheckpoint(trainer, store, to);
+  INFO(written);
+  REQUIRE(written.ok());
 }
 
 // What workers, checkpoint and folder get is one thing; with shares, rank 0 has held no more than
@@ -167,12 +177,12 @@ void CheckExports(Trainer& trainer, const ShardedParameters* shards, const std::
         << shards->resident_bytes_max();
   }
   const auto weights = trainer.ExportWeights();
-  const auto state = trainer.ExportState();
   REQUIRE(weights.ok());
-  REQUIRE(state.ok());
   REQUIRE(trainer.SavePolicy(absl::StrCat(folder, "/policy")).ok());
-  if (!adapters) CHECK((*weights == state->weights));
   const auto files = MakePosixFileSystem();
+  const auto written = Store(*files, folder).LoadNewest();
+  REQUIRE(written.ok());
+  if (!adapters) CHECK((*weights == written->checkpoint->trainer.weights));
   const auto saved = PolicyModel::Load(*files, absl::StrCat(folder, "/policy"));
   REQUIRE(saved.ok());
   const std::vector<TensorBytes> loaded = (*saved)->State();
@@ -180,7 +190,8 @@ void CheckExports(Trainer& trainer, const ShardedParameters* shards, const std::
   for (size_t i = 0; i < loaded.size(); ++i) CHECK(loaded[i].bytes == weights->at(i).bytes);
 }
 
-// SCENARIO: "train DTYPE STAGE FROM TO VARIANT", "stop STAGE", "die STAGE".
+// SCENARIO: "train DTYPE STAGE FROM TO VARIANT", "stop STAGE", "die STAGE", "tear STAGE", "full
+// STAGE".
 TEST_CASE("rank process", "[.]") {
   const std::vector<std::string> words = absl::StrSplit(Env("SCENARIO"), ' ');
   RankGroupOptions options;
@@ -204,7 +215,13 @@ TEST_CASE("rank process", "[.]") {
       REQUIRE((*group)->AwaitAnnouncement().ok());
       _exit(9);
     }
-    const absl::Status status = ServeRank(**group, **trainer);
+    if (words[0] == "tear" || words[0] == "full") {
+      // Its files are cut off in the middle: by a signal that ends it, or by an error.
+      const rlimit most = {1000, 1000};
+      REQUIRE(setrlimit(RLIMIT_FSIZE, &most) == 0);
+      if (words[0] == "full") std::signal(SIGXFSZ, SIG_IGN);
+    }
+    const absl::Status status = ServeRank(**group, **trainer, *files);
     std::printf("STATUS %s\n", status.ToString().c_str());
     if (words[0] != "die") CHECK(status.ok());
     return;
@@ -218,6 +235,15 @@ TEST_CASE("rank process", "[.]") {
     std::printf("STATUS %s\n", result.status().ToString().c_str());
     CHECK_FALSE(result.ok());
     CHECK_FALSE(leader.Check().ok());
+    return;
+  }
+  if (words[0] == "tear" || words[0] == "full") {
+    CheckpointStore store = Store(*files, folder, leader.ranks());
+    const absl::Status status = WriteCheckpoint(leader, store, 7);
+    std::printf("STATUS %s\n", status.ToString().c_str());
+    CHECK_FALSE(status.ok());
+    CHECK(store.LoadNewest().value().checkpoint->steps_trained == 1);
+    CHECK_FALSE(files->Exists(store.Begin(7).value() + "/weights-0-of-2.safetensors"));
     return;
   }
   if (words[0] == "stop") {
@@ -345,14 +371,14 @@ TEST_CASE("With the operations of a device, 2 processes train what 1 does with t
   }
 }
 
-TEST_CASE("A run goes from 1 process to 2 and back to 1") {
+TEST_CASE("A run goes from 1 process to 2, to 4 and back to 1") {
   TempDir straight, moved;
   SaveFreshPolicy(*straight.files, straight.path() + "/base");
   SaveFreshPolicy(*moved.files, moved.path() + "/base");
   RunAlone("float32", 0, kSteps, straight.path());
   RunAlone("float32", 0, 1, moved.path());
   RunRanks(2, "train float32 2 1 3 plain", moved.path());
-  RunRanks(2, "train float32 3 3 5 plain", moved.path());
+  RunRanks(4, "train float32 3 3 5 plain", moved.path());
   RunAlone("float32", 5, kSteps, moved.path());
   CheckAlike(ReadOutcome(moved.path()), ReadOutcome(straight.path()), 1e-5);
 }
@@ -435,6 +461,22 @@ TEST_CASE("A stop in the middle of a step leaves all ranks as they were") {
     RunRanks(2, absl::StrCat("stop ", stage), stopped.path());
     INFO("stage " << stage);
     CheckAlike(ReadOutcome(stopped.path()), ReadOutcome(straight.path()), 0);
+  }
+}
+
+TEST_CASE("A rank whose part of a checkpoint is cut off leaves the one before, and is named") {
+  for (const std::string how : {"tear", "full"}) {
+    TempDir dir;
+    SaveFreshPolicy(*dir.files, dir.path() + "/base");
+    RunAlone("float32", 0, 1, dir.path());
+    RankProcesses processes = StartRanks(2, "rank process", how + " 1", dir.path());
+    CHECK(processes.ranks[0]->Wait(kEnd) == 0);
+    const std::optional<int> other = processes.ranks[1]->Wait(kEnd);
+    REQUIRE(other.has_value());
+    CHECK((*other == 0) == (how == "full"));
+    INFO(processes.ranks[0]->output());
+    CHECK(absl::StrContains(processes.ranks[0]->output(),
+                            how == "tear" ? "rank 1 is gone" : "weights-1-of-2.safetensors"));
   }
 }
 

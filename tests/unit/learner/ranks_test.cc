@@ -178,13 +178,27 @@ void TrainShards(ShardedAdamW& optimizer, const std::vector<NamedTensor>& parame
   }
 }
 
-std::string Dump(const ShardedAdamW::State& state) {
+std::string Dump(const TrainerState& state) {
   std::string text;
-  for (const auto* list : {&state.masters, &state.moments}) {
+  for (const auto* list : {&state.weights, &state.optimizer}) {
     for (const TensorData& tensor : *list)
       absl::StrAppend(&text, tensor.name, " ", tensor.bytes, "\n");
   }
   return text;
+}
+
+// A rank's part of a whole state.
+TrainerState PartOf(const TrainerState& whole, int rank, int ranks) {
+  TrainerState part = whole;
+  for (auto* list : {&part.weights, &part.optimizer}) {
+    for (TensorData& tensor : *list) {
+      const TensorSlice own =
+          SliceOf(static_cast<int64_t>(tensor.bytes.size() / sizeof(float)), rank, ranks);
+      tensor.bytes = tensor.bytes.substr(static_cast<size_t>(own.begin) * sizeof(float),
+                                         static_cast<size_t>(own.size) * sizeof(float));
+    }
+  }
+  return part;
 }
 
 void WriteText(const std::string& path, const std::string& text) {
@@ -196,14 +210,13 @@ std::string ReadText(const std::string& path) {
   return text.str();
 }
 
-std::vector<TensorBytes> Views(const std::vector<TensorData>& tensors) {
-  std::vector<TensorBytes> views;
-  for (const TensorData& t : tensors) views.push_back({t.name, t.dtype, t.shape, t.bytes});
-  return views;
-}
+struct Trained {
+  TrainerState state;      // this rank's part
+  std::string parameters;  // whole
+};
 
 // Three updates, a state out and in again through another optimizer, two more.
-std::string TrainHere(RankGroup* group, int stage, at::ScalarType type) {
+Trained TrainHere(RankGroup* group, int stage, at::ScalarType type) {
   const int rank = group == nullptr ? 0 : group->rank();
   const int size = group == nullptr ? 1 : group->size();
   AdamWOptions options;
@@ -211,35 +224,51 @@ std::string TrainHere(RankGroup* group, int stage, at::ScalarType type) {
   auto first = Parameters(type);
   ShardedAdamW before(first, options, group, stage);
   TrainShards(before, first, 0, 3, rank, size);
-  const auto middle = before.Export();
-  REQUIRE(middle.ok());
-  CHECK(middle->masters.empty() == (rank != 0));
+  const TrainerState middle = before.Export();
+  CHECK(middle.ranks == size);
 
   auto second = Parameters(type);
   ShardedAdamW after(second, options, group, stage);
-  REQUIRE(after.Import(Views(middle->masters), Views(middle->moments), before.steps()).ok());
+  REQUIRE(after.Check(middle).ok());
+  REQUIRE(after.Import(middle, before.steps()).ok());
   CHECK(after.steps() == 3);
   for (size_t i = 0; i < first.size(); ++i) CHECK(first[i].tensor.equal(second[i].tensor));
   TrainShards(after, second, 3, 5, rank, size);
-  const auto end = after.Export();
-  REQUIRE(end.ok());
-  std::string text = Dump(*end);
+  Trained trained{after.Export(), ""};
   for (const NamedTensor& parameter : second) {
     const at::Tensor exact = parameter.tensor.detach().to(at::kFloat);
-    if (rank != 0) continue;
-    text.append(static_cast<const char*>(exact.const_data_ptr()), exact.nbytes());
+    trained.parameters.append(static_cast<const char*>(exact.const_data_ptr()), exact.nbytes());
   }
-  return text;
+  return trained;
+}
+
+std::string FileOf(at::ScalarType type, int stage, int rank) {
+  return absl::StrCat(at::toString(type), "-", stage, "-", rank);
 }
 
 void Shards(RankGroup& group) {
   for (const auto type : {at::kFloat, at::kBFloat16}) {
     for (int stage : {1, 2}) {
-      const std::string text = TrainHere(&group, stage, type);
-      if (group.rank() != 0) continue;
-      WriteText(absl::StrCat(Env("FOLDER"), "/", at::toString(type), "-", stage), text);
+      const Trained trained = TrainHere(&group, stage, type);
+      WriteText(absl::StrCat(Env("FOLDER"), "/", FileOf(type, stage, group.rank())),
+                absl::StrCat(Dump(trained.state), trained.parameters));
     }
   }
+}
+
+// A note is taken by whom it is for, once it is there; one of a rank that is gone is not awaited.
+void Notes(RankGroup& group) {
+  if (group.rank() == 0) {
+    CHECK(group.AwaitNote(1, "first").value() == "one");
+    CHECK(group.AwaitNote(1, "second").value().size() == 100000);
+    const absl::Status gone = group.AwaitNote(1, "third").status();
+    CHECK(gone.code() == absl::StatusCode::kAborted);
+    CHECK(absl::StrContains(gone.message(), "third: rank 1 is gone"));
+    return;
+  }
+  REQUIRE(group.LeaveNote("second", std::string(100000, 'x')).ok());
+  REQUIRE(group.LeaveNote("first", "one").ok());
+  _exit(9);
 }
 
 TEST_CASE("rank process", "[.]") {
@@ -258,6 +287,7 @@ TEST_CASE("rank process", "[.]") {
   if (scenario == "one fails") OneFails(**group);
   if (scenario == "idle") Idle(**group);
   if (scenario == "shards") Shards(**group);
+  if (scenario == "notes") Notes(**group);
 }
 
 // In the parent -----------------------------------------------------------------------------
@@ -315,16 +345,23 @@ TEST_CASE("AdamW over shares has the bits of AdamW alone, on 2 and 4 ranks") {
     RankProcesses processes = StartRanks(size, "rank process", "shards", dir.path());
     processes.Join(std::vector<int>(size, 0), kEnd);
     for (const auto type : {at::kFloat, at::kBFloat16}) {
-      const std::string alone = TrainHere(nullptr, 1, type);
+      const Trained alone = TrainHere(nullptr, 1, type);
       for (int stage : {1, 2}) {
-        INFO(size << " ranks, stage " << stage << ", " << at::toString(type));
-        const std::string text =
-            ReadText(absl::StrCat(dir.path(), "/", at::toString(type), "-", stage));
-        CHECK(text.size() == alone.size());
-        CHECK((text == alone));
+        for (int rank = 0; rank < size; ++rank) {
+          INFO("rank " << rank << " of " << size << ", stage " << stage << ", "
+                       << at::toString(type));
+          const std::string text =
+              ReadText(absl::StrCat(dir.path(), "/", FileOf(type, stage, rank)));
+          CHECK((text == Dump(PartOf(alone.state, rank, size)) + alone.parameters));
+        }
       }
     }
   }
+}
+
+TEST_CASE("A rank leaves notes for another one") {
+  RankProcesses processes = StartRanks(2, "rank process", "notes", "");
+  processes.Join({0, 9}, kEnd);
 }
 
 }  // namespace
