@@ -29,6 +29,14 @@ void ProductInto(const at::Tensor& d_y, const at::Tensor& x, at::Tensor& out, bo
     }
     return;
   }
+  if (!x.device().is_cpu()) {  // straight to fp32
+    if (add) {
+      out.add_(at::mm(d_y.t(), x, at::kFloat));
+    } else {
+      at::mm_out(out, d_y.t(), x, at::kFloat);
+    }
+    return;
+  }
   const at::Tensor product = at::mm(d_y.t(), x);
   if (!add) {
     out.copy_(product);
