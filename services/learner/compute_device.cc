@@ -34,6 +34,10 @@ absl::Status LoadCudaLibrary() {
 
 }  // namespace
 
+void LoadDevice(absl::string_view name) {
+  if (name != "cpu") (void)LoadCudaLibrary();
+}
+
 absl::StatusOr<at::Device> FindDevice(absl::string_view name, std::optional<int> local_rank,
                                       int rank) {
   if (name == "cpu") return at::Device(at::kCPU);

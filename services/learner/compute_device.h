@@ -2,8 +2,8 @@
 // of their own (libtorch_cuda.so beside libtorch_cpu.so), loaded when a device is asked for: one
 // binary serves both, and needs none of CUDA on the CPU.
 //
-// Thread rule: one thread, the trainer's. LibTorch asks once whether there is CUDA and remembers
-// the answer: call FindDevice before anything that asks.
+// Thread rule: one thread, the trainer's. LibTorch looks once whether there is CUDA and remembers
+// the answer: call LoadDevice before anything else of it, or FindDevice where that is the first.
 #ifndef CRESCENDO_SERVICES_LEARNER_COMPUTE_DEVICE_H_
 #define CRESCENDO_SERVICES_LEARNER_COMPUTE_DEVICE_H_
 
@@ -18,6 +18,9 @@
 namespace crescendo {
 
 struct PolicyFunctions;
+
+// Loads the kernels of device `name`, where there are any. What goes wrong FindDevice tells.
+void LoadDevice(absl::string_view name);
 
 // `name` is "cpu" or "cuda". The CUDA device of this process is `local_rank`'s, or without one that
 // of `rank` modulo the devices here; it is made the thread's own. FAILED_PRECONDITION says what is

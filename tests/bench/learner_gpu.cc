@@ -143,9 +143,12 @@ Times Step(PolicyModel& model, AdamW& adamw, const std::vector<int32_t>& bounds)
 // The step of median time.
 absl::StatusOr<Times> Measure(const ModelConfig& config, at::Device device, int64_t context,
                               int64_t tokens, int recompute_layers) {
-  ASSIGN_OR_RETURN(
-      const std::unique_ptr<PolicyModel> model,
-      PolicyModel::Init(config, 1, {.dtype = at::kBFloat16, .device = device, .aten = true}));
+  ASSIGN_OR_RETURN(const std::unique_ptr<PolicyModel> model,
+                   PolicyModel::Init(config, 1,
+                                     {.dtype = at::kBFloat16,
+                                      .device = device,
+                                      .aten = true,
+                                      .functions = FunctionsOf(device)}));
   return CatchTorch(absl::StrCat("a step of ", tokens, " tokens"), [&]() -> absl::StatusOr<Times> {
     model->SetRequiresGrad(true);
     model->SetRecomputeLayers(recompute_layers);

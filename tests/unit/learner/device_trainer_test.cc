@@ -14,6 +14,7 @@
 #include "catch2/catch.hpp"
 #include "common/base/rng.h"
 #include "services/learner/compute_device.h"
+#include "services/learner/nccl_backend.h"
 #include "services/learner/torch_trainer.h"
 #include "tests/support/temp_dir.h"
 #include "tests/unit/learner/tiny_policy.h"
@@ -33,7 +34,15 @@ ModelConfig ConfigOf(Architecture architecture, bool tied) {
   return config;
 }
 
+// The CUDA device, where there is one. Asked before anything of LibTorch is used, which remembers
+// whether there was any.
+const absl::StatusOr<at::Device>& CudaDevice() {
+  static const absl::StatusOr<at::Device> device = FindDevice("cuda", std::nullopt, 0);
+  return device;
+}
+
 void SavePolicy(TempDir& dir, const ModelConfig& config) {
+  (void)CudaDevice();
   auto model = PolicyModel::Init(config, 5);
   REQUIRE(model.ok());
   CounterRng rng(6);
@@ -228,7 +237,7 @@ TEST_CASE(
   TempDir dir;
   SavePolicy(dir, ConfigOf(Architecture::kQwen2, false));
   TorchTrainerOptions options = Objective("token");
-  const auto device = FindDevice("cuda", std::nullopt, 0);
+  const auto& device = CudaDevice();
   options.policy = dir.path();
   options.device = "cuda";
   if (!device.ok()) {
@@ -254,6 +263,13 @@ TEST_CASE(
     here.device = "cuda";
     CHECK((Train(dir, here).weights == flash.weights));
   }
+}
+
+TEST_CASE("Several ranks on devices without the library of NCCL: an error that names it") {
+  const absl::Status status = LoadNccl().status();  // it lies beside the programs, not the tests
+  CHECK(absl::IsFailedPrecondition(status));
+  CHECK(absl::StrContains(status.message(), "several ranks on CUDA devices need NCCL"));
+  CHECK(absl::StrContains(status.message(), "libcrescendo_nccl.so"));
 }
 
 TEST_CASE("Deterministic mode, whose bits are the CPU's, does not go with a device") {
