@@ -233,7 +233,8 @@ absl::StatusOr<TrainerState> LearnerHost::CheckpointState(int64_t steps) {
 
 void LearnerHost::WriteCheckpoint(const crescendo::Checkpoint& checkpoint) {
   const absl::Time start = deps_.clock->Now();
-  const absl::Status status = deps_.checkpoints->Write(checkpoint, [this] { return deps_.trainer->AwaitParts(); });
+  const absl::Status status =
+      deps_.checkpoints->Write(checkpoint, [this] { return deps_.trainer->AwaitParts(); });
   const absl::Time now = deps_.clock->Now();
   if (status.ok()) {
     deps_.metrics->checkpoints_total.Increment();

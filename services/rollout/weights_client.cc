@@ -217,7 +217,7 @@ absl::StatusOr<v1::WeightManifest> WeightsClient::GetManifest(PolicyVersion vers
 absl::Status WeightsClient::PullVersion(PolicyVersion version) {
   ASSIGN_OR_RETURN(const v1::WeightManifest manifest, GetManifest(version));
   const std::shared_ptr<RelayedVersion> weights = relay_->Begin(manifest);
-  const absl::Status status = PullFromAll(weights.get());
+  absl::Status status = PullFromAll(weights.get());
   if (Superseded(version)) {
     if (!weights->Whole()) weights->GiveUp();
     return absl::CancelledError("another version is wanted");
