@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/channel.h"
@@ -44,7 +45,14 @@ absl::Status RunClient::FetchStatus(absl::Duration timeout, RunPicture* picture)
   if (!called.ok()) {
     // A new channel tries at once; the old one would wait, on a busy machine for seconds.
     RETURN_IF_ERROR(Connect());
-    return called;
+    // What a server with TLS does with a client that speaks plain text, from the first call on.
+    const bool first = picture->status.run_id().empty();
+    const bool closed =
+        first && transport_.tls == nullptr && absl::StrContains(called.message(), "closed");
+    return closed ? Annotate(called,
+                             "plain text was refused; a run with TLS wants "
+                             "--security.directory=DIR with its certificates")
+                  : called;
   }
   picture->status = std::move(status);
   picture->steps.erase(picture->steps.lower_bound(picture->status.step()), picture->steps.end());
