@@ -23,6 +23,13 @@ STEPS = 2
 OVERRIDES = ["--network.metrics=127.0.0.1:0", "--stage.0.groups_per_step=8", "--evaluation.problems=16",
              "--rollout.drain=1s"]
 
+# In namespaces of its own: this and what follows is refused where a container has fewer rights than root.
+BEGIN = ["mount --make-rprivate /", "mount -t proc proc /proc", "chroot=$(command -v chroot)",
+         # SIOCSIFFLAGS: the loopback goes up.
+         "/usr/bin/python3 -c \"import fcntl, socket, struct; "
+         "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sH22x', b'lo', 0x41))\""]
+UNSHARE = ["unshare", "--net", "--mount", "--pid", "--fork", "bash", "-c"]
+
 PREPARE = """
 root={root}
 mkdir -p $root/etc $root/dev $root/var/lib/crescendo
@@ -134,8 +141,8 @@ def prepare(component, services, bin_folder, work):
 
 
 def script_of(services, bin_folder, work):
-    lines = ["set -e", "mount --make-rprivate /", "mount -t proc proc /proc", "chroot=$(command -v chroot)", "ip link set lo up"]
-    names = {"name": "", "work": shlex.quote(str(work))}
+    lines = ["set -e", *BEGIN]
+    folder = shlex.quote(str(work))
     for component in SERVICES:
         lines.append(prepare(component, services, bin_folder, work)[1])
     for component in ("coordinator", "reward", "learner", "rollout"):
@@ -144,10 +151,10 @@ def script_of(services, bin_folder, work):
         command = ["/usr/local/bin/crescendo-" + component, *service["command"], *OVERRIDES]
         if component != "rollout":
             command.remove("--rollout.drain=1s")
-        lines.append(START.format(**{**names, "name": component}, command=shlex.join(command),
+        lines.append(START.format(name=component, work=folder, command=shlex.join(command),
                                   probe=shlex.join(["/usr/local/bin/" + probe[0], *probe[1:]])))
     lines.append(WATCH.format(crescendo=shlex.quote(str(bin_folder / "crescendo")), steps=STEPS,
-                              secrets=shlex.quote(str(work / "certs")), work=names["work"]))
+                              secrets=shlex.quote(str(work / "certs")), work=folder))
     for component in ("rollout", "learner", "reward", "coordinator"):
         lines.append(STOP.format(name=component))
     return "\n".join(lines)
@@ -160,7 +167,7 @@ def text_of(path):
 def train(bin_folder, work, failures):
     make_certificates(bin_folder, work / "certs")
     script = script_of(compose()["services"], bin_folder, work)
-    done = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "bash", "-c", script], text=True, timeout=400,
+    done = subprocess.run([*UNSHARE, script], text=True, timeout=400,
                           cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     for component in SERVICES:
         log = "\n".join(text_of(work / f"{component}.log").splitlines()[-15:])
@@ -178,8 +185,8 @@ def train(bin_folder, work, failures):
 def main():
     failures, bin_folder = Failures(), pathlib.Path(sys.argv[1]).resolve()
     check_dockerfile(failures)
-    if os.geteuid() != 0 or subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"],
-                                           stderr=subprocess.DEVNULL, check=False).returncode != 0:
+    allowed = "set -e\n" + "\n".join([*BEGIN, "mount --rbind /dev /mnt", "$chroot / true"])
+    if os.geteuid() != 0 or subprocess.run([*UNSHARE, allowed], stderr=subprocess.DEVNULL, check=False).returncode != 0:
         print("training in root file systems left out: needs root and namespaces")
         failures.end("roots")
     work = pathlib.Path(tempfile.mkdtemp(prefix="crescendo-roots-"))
