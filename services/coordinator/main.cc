@@ -120,8 +120,8 @@ absl::Status Serve(const RunConfig& config, FileSystem& files, const StopSignal&
   service.SetTrace(&trace);
   std::unique_ptr<PageServer> page;
   if (!config.coordinator.page.empty()) {
-    ASSIGN_OR_RETURN(page, PageServer::Start({config.coordinator.page, config.network.insecure},
-                                             &host, &samples));
+    ASSIGN_OR_RETURN(
+        page, PageServer::Start({config.coordinator.page, PageInTheOpen(config)}, &host, &samples));
     service.SetPage(page->url());
   }
   ASSIGN_OR_RETURN(auto server, RpcServer::Start({config.network.coordinator, "coordinator",
