@@ -28,9 +28,12 @@ namespace {
 class Cluster {
  public:
   Cluster(int groups, int limit) : coordinator(groups, limit), scripted_(Model()) {
-    const auto ports = FreeLoopbackPorts(3);
+    auto ports = ReserveLoopbackPorts(3);
     REQUIRE(ports.ok());
-    for (const int port : *ports) addresses_.push_back(absl::StrCat("127.0.0.1:", port));
+    reserved_ = std::move(*ports);
+    for (const int port : reserved_.ports) {
+      addresses_.push_back(absl::StrCat("127.0.0.1:", port));
+    }
     StartCoordinator();
     StartLearner();
     StartReward();
@@ -133,6 +136,7 @@ class Cluster {
     REQUIRE(server.ok());
     return *std::move(server);
   }
+  ReservedPorts reserved_;  // a peer that breaks and returns finds its port
   std::vector<std::string> addresses_;
   std::unique_ptr<RpcServer> coordinator_server_, learner_server_, reward_server_;
   std::unique_ptr<Clock> clock_ = MakeRealClock();
