@@ -25,10 +25,13 @@ namespace crescendo {
 namespace {
 
 constexpr absl::Duration kLoop = absl::Milliseconds(100);
+constexpr absl::Duration kPolicyWait = absl::Minutes(2);  // for a learner that has to come back
 // The files of the curves are brought up to date this often, and of a long run less often: it takes
 // at most a twentieth of the time.
 constexpr absl::Duration kCurvesEvery = absl::Seconds(2);
 constexpr int kCurvesShare = 20;
+constexpr int kLastCalls = 3;
+constexpr absl::Duration kLastCallPause = absl::Seconds(1);
 constexpr size_t kReportBytesMax = 64u << 20;
 
 // A lock on the folder: one supervisor at a time. Let go by the system when the process ends.
@@ -112,6 +115,7 @@ class TrainingLoop {
 
  private:
   absl::Status Watch(Supervisor& supervisor, RunClient& client);
+  bool PolicyIsThere() const;
   // What cannot be written now is written at the end, where an error is one of the run.
   absl::Status WriteCurves();
 
@@ -132,7 +136,14 @@ absl::Status TrainingLoop::WriteCurves() {
   return status;
 }
 
+// A learner that died behind the last step comes back to write it, or to train that step again.
+bool TrainingLoop::PolicyIsThere() const {
+  return config_.run.steps == 0 ||
+         world_.files->Exists(JoinPath(config_.run.out, "policy/model.safetensors"));
+}
+
 absl::Status TrainingLoop::Watch(Supervisor& supervisor, RunClient& client) {
+  absl::Time finished = absl::InfiniteFuture();  // since then, without the policy
   while (true) {
     if (world_.stop->WaitFor(kLoop)) return absl::CancelledError("stopped");
     RETURN_IF_ERROR(supervisor.Poll());
@@ -142,10 +153,26 @@ absl::Status TrainingLoop::Watch(Supervisor& supervisor, RunClient& client) {
     if (status.state() == "failed") {
       return absl::AbortedError(absl::StrCat("the run failed: ", status.failure()));
     }
-    if (status.state() == "finished") break;
+    if (status.state() != "finished") {
+      finished = absl::InfiniteFuture();
+      continue;
+    }
+    if (PolicyIsThere()) break;
+    finished = std::min(finished, world_.clock->Now());
+    if (world_.clock->Now() - finished > kPolicyWait) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("the run is finished, but the learner has not written ", config_.run.out,
+                       "/policy within ", absl::FormatDuration(kPolicyWait),
+                       "; the same command goes on from there"));
+    }
   }
   supervisor.ExpectEnd();
-  RETURN_IF_ERROR(watcher_.FetchAll(client));
+  // A run that has been trained to its end does not fail for one call that did not come through.
+  absl::Status fetched = watcher_.FetchAll(client);
+  for (int i = 1; i < kLastCalls && !fetched.ok() && !world_.stop->WaitFor(kLastCallPause); ++i) {
+    fetched = watcher_.FetchAll(client);
+  }
+  RETURN_IF_ERROR(fetched);
   return WriteCurves();
 }
 
