@@ -76,6 +76,11 @@ int Main(int argc, char** argv) {
     std::remove(wish.c_str());
     std::raise(SIGKILL);
   }
+  if (program == "crescendo-learner") {  // with a policy from the beginning
+    const std::string policy = config->run.out + "/policy";
+    if (!files->MakeDirs(policy).ok()) return 1;
+    if (!files->WriteFile(policy + "/model.safetensors", "fake").ok()) return 1;
+  }
   if (program != "crescendo-coordinator") {
     stop.WaitFor(absl::InfiniteDuration());
     return 0;
