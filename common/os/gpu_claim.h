@@ -1,8 +1,7 @@
 // One GPU for each of several processes that know nothing of each other: the services of a machine,
 // or replicas of a container, all of which Docker gives the same GPUs.
 //
-//   CRESCENDO_GPU_CLAIMS=FOLDER   in the environment: a folder that all of them see and may write
-//   in
+//   CRESCENDO_GPU_CLAIMS=FOLDER   in the environment: all of them see it and may write there
 //
 // A process takes the GPU that the fewest hold, the first among equals, by a lock in that folder.
 // The system lets go of it when the process ends, however that happens.

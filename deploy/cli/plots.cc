@@ -73,8 +73,7 @@ bool HasPoints(const Plot& plot) {
 std::string Script(const Plot& plot) {
   std::string out = absl::StrFormat(
       "set terminal svg size %d,%d dynamic noenhanced font 'Helvetica,12' name '%s' background "
-      "'#ffffff'\nset encoding utf8\nset title %s font ',13'\nset xlabel %s offset 0,0.4\nset "
-      "ylabel %s\n"
+      "'#ffffff'\nset encoding utf8\nset title %s font ',13'\nset xlabel %s\nset ylabel %s\n"
       "set grid ytics lc rgb '#dddddd' lt 1\nset border 3 lc rgb '#666666'\n"
       "set xtics nomirror\nset ytics nomirror\nset bars 0.5\n"
       "set key at screen 0.53, screen 0.04 center horizontal reverse Left samplen 2\n",
