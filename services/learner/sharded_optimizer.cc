@@ -68,10 +68,8 @@ int64_t ShardedAdamW::ShareOf(size_t parameter) const {
   return (parameters_[parameter].tensor.numel() + ranks_->size() - 1) / ranks_->size();
 }
 
-ShardedAdamW::Range ShardedAdamW::RangeOf(size_t parameter, int rank) const {
-  const int64_t size = parameters_[parameter].tensor.numel();
-  const int64_t begin = std::min(size, rank * ShareOf(parameter));
-  return {begin, std::min(size, begin + ShareOf(parameter)) - begin};
+TensorSlice ShardedAdamW::RangeOf(size_t parameter, int rank) const {
+  return SliceOf(parameters_[parameter].tensor.numel(), rank, ranks_->size());
 }
 
 std::vector<NamedTensor> ShardedAdamW::MakeShards() const {
@@ -79,7 +77,7 @@ std::vector<NamedTensor> ShardedAdamW::MakeShards() const {
   std::vector<NamedTensor> shards;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     CRESCENDO_CHECK(parameters_[i].tensor.is_contiguous());
-    const Range own = RangeOf(i, ranks_->rank());
+    const TensorSlice own = RangeOf(i, ranks_->rank());
     shards.push_back(
         {parameters_[i].name, Flat(parameters_[i].tensor).narrow(0, own.begin, own.size)});
   }
@@ -127,7 +125,7 @@ absl::Status ShardedAdamW::ReduceBucket(const Bucket& bucket) {
     const at::Tensor gradient = TakeGradient(i);
     if (!gradient.defined()) continue;
     for (int r = 0; r < ranks_->size(); ++r) {
-      const Range range = RangeOf(i, r);
+      const TensorSlice range = RangeOf(i, r);
       whole.narrow(0, r * bucket.share + offset, range.size)
           .copy_(gradient.narrow(0, range.begin, range.size));
     }
@@ -204,7 +202,7 @@ absl::Status ShardedAdamW::GatherBucket(const Bucket& bucket) {
   offset = 0;
   for (size_t i = bucket.begin; i < bucket.end; offset += ShareOf(i), ++i) {
     for (int r = 0; r < ranks_->size(); ++r) {
-      const Range range = RangeOf(i, r);
+      const TensorSlice range = RangeOf(i, r);
       if (r == ranks_->rank()) continue;
       Flat(parameters_[i].tensor)
           .narrow(0, range.begin, range.size)

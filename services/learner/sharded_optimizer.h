@@ -82,11 +82,7 @@ class ShardedAdamW {
     size_t begin = 0, end = 0;
     int64_t share = 0;  // elements of one rank's part
   };
-  // A rank's elements of a flattened parameter.
-  struct Range {
-    int64_t begin = 0, size = 0;
-  };
-  Range RangeOf(size_t parameter, int rank) const;
+  TensorSlice RangeOf(size_t parameter, int rank) const;
   int64_t ShareOf(size_t parameter) const;
   at::TensorOptions Options(at::ScalarType dtype) const;  // on the parameters' device
   absl::Status ReduceBucket(const Bucket& bucket);
