@@ -100,26 +100,6 @@ TEST_CASE("a lease lives by heartbeats that name it, and runs out without") {
   REQUIRE(run.Heartbeat("a", again)->revoked == std::vector<LeaseId>{again[0].lease});
 }
 
-TEST_CASE("a lease's key is the run's, in this process and in the next") {
-  CoordinatorOptions options = SmallRun();
-  options.lease_secret = {11, 12};
-  Driver d(options);
-  REQUIRE(d.Join("w").ok());
-  REQUIRE(d.Attach(0).ok());
-  const LeaseSecret secret = d.state->lease_secret();
-  CHECK(secret == options.lease_secret);
-  const auto check = [&](const GroupLease& lease) {
-    CHECK(lease.key == LeaseKey(secret, lease.lease, lease.group));
-  };
-  check(d.Lease("w", 1).at(0));
-  d.SetSecret({13, 14});  // what a process that starts anew draws
-  d.Restart();
-  REQUIRE(d.Join("w").ok());
-  REQUIRE(d.Attach(0, "L2").ok());
-  CHECK(d.state->lease_secret() == secret);
-  check(d.Lease("w", 1).at(0));
-}
-
 TEST_CASE("a lost worker's groups go to another, and it may come back") {
   Driver run(SmallRun());
   REQUIRE(run.Join("a").ok());
