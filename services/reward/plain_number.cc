@@ -8,12 +8,12 @@ namespace {
 
 constexpr int kDigitsMax = 17;
 
-// Digits from the front of `text`, with well-formed thousands separators ("1,234,567") when
-// `separators`.
+// Digits from the front of `text`, put behind those of `value`, with well-formed thousands
+// separators ("1,234,567") when `separators`. `digits` counts those of the value.
 bool ConsumeDigits(absl::string_view* text, bool separators, int64_t* value, int* digits) {
   int group = 0;
   bool grouped = false;
-  *digits = 0;
+  const int before = *digits;
   while (!text->empty()) {
     const char c = (*text)[0];
     if (absl::ascii_isdigit(c)) {
@@ -30,7 +30,7 @@ bool ConsumeDigits(absl::string_view* text, bool separators, int64_t* value, int
     }
     text->remove_prefix(1);
   }
-  return *digits > 0 && (!grouped || group == 3);
+  return *digits > before && (!grouped || group == 3);
 }
 
 bool ConsumeMinus(absl::string_view* text) {
@@ -80,14 +80,14 @@ std::optional<PlainNumber> ParsePlainNumber(absl::string_view text) {
     }
     if (text.size() > 1 && text[0] == '.' && absl::ascii_isdigit(text[1])) {
       text.remove_prefix(1);
-      int decimals = 0;
-      if (!ConsumeDigits(&text, false, &number.numerator, &decimals)) return std::nullopt;
-      if (digits + decimals > kDigitsMax) return std::nullopt;
-      for (int i = 0; i < decimals; ++i) number.denominator *= 10;
+      const int whole = digits;
+      if (!ConsumeDigits(&text, false, &number.numerator, &digits)) return std::nullopt;
+      for (int i = whole; i < digits; ++i) number.denominator *= 10;
       number.decimal = true;
     } else if (!text.empty() && text[0] == '/') {
       text.remove_prefix(1);
       number.denominator = 0;
+      digits = 0;
       if (!ConsumeDigits(&text, false, &number.denominator, &digits)) return std::nullopt;
     }
   }

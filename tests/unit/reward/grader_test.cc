@@ -32,6 +32,12 @@ TEST_CASE("Numbers are compared exactly, however they are written") {
   CHECK(Ask("-3/4", "\\boxed{-\\dfrac{3}{4}}").verdict == Verdict::kCorrect);
   CHECK(Ask("12345", "\\boxed{12346}").verdict == Verdict::kIncorrect);
   CHECK(Ask("50", "\\boxed{0.5}").verdict == Verdict::kIncorrect);
+  // More digits than 64 bits hold; the last two are 2^64 / 10^17 apart.
+  const std::string large = "9900000000.00000000000048700";
+  CHECK(Ask(large, "\\boxed{" + large + "}").verdict == Verdict::kCorrect);
+  CHECK(Ask(large, "\\boxed{9900000000.00000000000048701}").verdict == Verdict::kIncorrect);
+  CHECK(Ask("1000000000.00000000000000000", "\\boxed{1000000184.46744073709551616}").verdict ==
+        Verdict::kIncorrect);
 }
 
 TEST_CASE("Several gold answers: one of them suffices") {
