@@ -46,40 +46,51 @@ void LinearInto(const at::Tensor& x, const at::Tensor& w_t, const at::Tensor& bi
   last.copy_(padded_out.narrow(0, 0, rest));
 }
 
-void TileLinearInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                    at::Tensor& out, bool accumulate) {
-  using kernels::Bf16;
+namespace {
+
+template <typename T>
+void TileLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                const at::Tensor& out, bool accumulate) {
   const int64_t rows = x.size(0);
   const int64_t in = x.size(1);
-  kernels::TileProductTask task{};
-  task.x = Data<Bf16>(x);
+  kernels::TileProductTask<T> task{};
+  task.x = Data<T>(x);
   task.x_stride = x.stride(0);
   task.rows = rows;
-  task.weight = Data<Bf16>(weight);
+  task.weight = Data<T>(weight);
   task.in = in;
-  task.bias = bias.defined() ? Data<Bf16>(bias) : nullptr;
-  task.y = Data<Bf16>(out);
+  task.bias = bias.defined() ? Data<T>(bias) : nullptr;
+  task.y = Data<T>(out);
   task.y_stride = out.stride(0);
   task.accumulate = accumulate;
   at::Tensor rest;
-  if (const int64_t left = rows % kernels::kTileProductRows; left > 0) {
+  const int64_t left = rows % kernels::kTileProductRows;
+  if (left > 0 && x.scalar_type() == at::kBFloat16) {
     rest = at::zeros({kernels::kTileProductRows, in}, x.options());
     for (int64_t r = 0; r < left; ++r) {
-      std::memcpy(Data<Bf16>(rest) + r * in, task.x + (rows - left + r) * task.x_stride,
-                  static_cast<size_t>(in) * sizeof(Bf16));
+      std::memcpy(Data<T>(rest) + r * in, task.x + (rows - left + r) * task.x_stride,
+                  static_cast<size_t>(in) * sizeof(T));
     }
-    task.x_rest = Data<Bf16>(rest);
+    task.x_rest = Data<T>(rest);
   }
   // Some parts a thread, so that the threads end together; each reads a stretch of memory.
   const int threads = at::get_num_threads();
-  const int64_t strips = out.size(1) / kernels::kTileProductColumns;
-  const int64_t parts = std::min<int64_t>(strips, threads > 1 ? threads * 4 : 1);
+  const int64_t steps = out.size(1) / kernels::kTileProductColumns;
+  const int64_t parts = std::min<int64_t>(steps, threads > 1 ? threads * 4 : 1);
   ParallelTasks(threads, parts, [&](int64_t part, int) {
-    const int64_t first = strips * part / parts;
-    const int64_t last = strips * (part + 1) / parts;
+    const int64_t first = steps * part / parts;
+    const int64_t last = steps * (part + 1) / parts;
     kernels::TileProduct(task, first * kernels::kTileProductColumns,
                          last * kernels::kTileProductColumns);
   });
+}
+
+}  // namespace
+
+void TileLinearInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                    at::Tensor& out, bool accumulate) {
+  DispatchDtype(x.scalar_type(),
+                [&](auto type) { TileLinear<decltype(type)>(x, weight, bias, out, accumulate); });
 }
 
 }  // namespace crescendo

@@ -26,9 +26,9 @@ inline constexpr int64_t kLinearTileRows = 32;
 void LinearInto(const at::Tensor& x, const at::Tensor& w_t, const at::Tensor& bias, at::Tensor& out,
                 bool accumulate, bool deterministic);
 
-// The same for a bf16 weight [out, in] in tile order, out a multiple of
+// The same for a weight [out, in] in tile order, out a multiple of
 // kernels::kTileProductColumns; x and out with strides of their own. Requires
-// kernels::TileProductUsable().
+// kernels::TileProductUsable for the dtype.
 void TileLinearInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                     at::Tensor& out, bool accumulate);
 

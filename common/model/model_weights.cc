@@ -19,6 +19,7 @@
 #include "common/model/parallel.h"
 #include "common/model/tile_product.h"
 #include "common/model/torch_guard.h"
+#include "common/os/huge_pages.h"
 
 namespace crescendo {
 namespace {
@@ -209,6 +210,11 @@ absl::StatusOr<std::unique_ptr<ModelWeights>> AllocateWeights(const ModelConfig&
       }));
   const std::vector<ParameterSpec> specs = ParameterSpecs(config);
   const std::vector<at::Tensor> tensors = InOrder(*weights);
+  if (device.is_cpu()) {
+    for (const at::Tensor& t : tensors) {
+      AskForHugePages(t.storage().mutable_data(), t.storage().nbytes());
+    }
+  }
   CRESCENDO_CHECK(specs.size() == tensors.size());
   for (size_t i = 0; i < specs.size(); ++i) {
     CRESCENDO_CHECK(tensors[i].sizes() == at::IntArrayRef(specs[i].shape));
@@ -225,41 +231,48 @@ bool InTileOrder(const ModelWeights& weights, const at::Tensor& parameter) {
   return parameter.dim() == 2 && !embeds_only;
 }
 
+template <typename T>
 void ToTileOrder(const at::Tensor& matrix) {
   const int64_t in = matrix.size(1);
-  const int64_t strips = matrix.size(0) / kernels::kStripRows;
-  auto* elements = Data<kernels::Bf16>(matrix);
-  ParallelRange(at::get_num_threads(), strips, 64, [&](int64_t begin, int64_t end) {
-    std::vector<kernels::Bf16> scratch(static_cast<size_t>(kernels::kStripRows * in));
-    kernels::ToTileOrder(elements + begin * kernels::kStripRows * in, end - begin, in,
-                         scratch.data());
-  });
+  const int64_t strip = kernels::kStripRows<T> * in;
+  T* elements = Data<T>(matrix);
+  ParallelRange(at::get_num_threads(), matrix.size(0) / kernels::kStripRows<T>, 64,
+                [&](int64_t begin, int64_t end) {
+                  std::vector<T> scratch(static_cast<size_t>(strip));
+                  kernels::ToTileOrder(elements + begin * strip, end - begin, in, scratch.data());
+                });
+}
+
+// Whether all matrices of T can lie in tile order, here.
+template <typename T>
+bool TileOrderFits(const ModelWeights& weights) {
+  if (!weights.device.is_cpu() || !kernels::TileProductUsable<T>()) return false;
+  const auto whole = [](const at::Tensor& product) {
+    return product.size(0) % kernels::kTileProductColumns == 0;
+  };
+  for (const LayerWeights& w : weights.layers) {
+    if (!whole(w.qkv) || !whole(w.gate_up) || !whole(w.o) || !whole(w.down)) return false;
+  }
+  for (const NamedTensor& p : weights.parameters) {
+    if (InTileOrder(weights, p.tensor) &&
+        !kernels::FitsTileOrder<T>(p.tensor.size(0), p.tensor.size(1))) {
+      return false;
+    }
+  }
+  return whole(weights.head);
 }
 
 }  // namespace
 
 void BringToTileOrder(ModelWeights* weights) {
-  if (weights->dtype != at::kBFloat16 || !weights->device.is_cpu()) return;
-  if (!kernels::TileProductUsable()) return;
-  const auto whole = [](const at::Tensor& product) {
-    return product.size(0) % kernels::kTileProductColumns == 0;
-  };
-  for (const LayerWeights& w : weights->layers) {
-    if (!whole(w.qkv) || !whole(w.gate_up) || !whole(w.o) || !whole(w.down)) return;
-  }
-  if (!whole(weights->head)) return;
-  for (const NamedTensor& p : weights->parameters) {
-    if (InTileOrder(*weights, p.tensor) &&
-        !kernels::FitsTileOrder(p.tensor.size(0), p.tensor.size(1))) {
-      return;
-    }
-  }
-  weights->tile_order = true;
+  DispatchDtype(weights->dtype,
+                [&](auto type) { weights->tile_order = TileOrderFits<decltype(type)>(*weights); });
   for (const NamedTensor& p : weights->parameters) BringToTileOrder(*weights, p.tensor);
 }
 
 void BringToTileOrder(const ModelWeights& weights, const at::Tensor& parameter) {
-  if (weights.tile_order && InTileOrder(weights, parameter)) ToTileOrder(parameter);
+  if (!weights.tile_order || !InTileOrder(weights, parameter)) return;
+  DispatchDtype(weights.dtype, [&](auto type) { ToTileOrder<decltype(type)>(parameter); });
 }
 
 absl::Status ConvertInto(absl::string_view bytes, absl::string_view dtype,

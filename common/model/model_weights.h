@@ -62,8 +62,8 @@ absl::Span<const NamedTensor> UnitOf(const ModelWeights& weights, int unit);
 absl::StatusOr<std::unique_ptr<ModelWeights>> AllocateWeights(const ModelConfig& config,
                                                               at::ScalarType dtype,
                                                               at::Device device = at::kCPU);
-// Brings the matrices into tile order, where they are bf16, their sizes fit, and this CPU has a
-// product for it; else nothing.
+// Brings the matrices into tile order, where their sizes fit and this CPU has a product for it;
+// else nothing.
 void BringToTileOrder(ModelWeights* weights);
 // The same for one parameter that was just written; nothing for one that lies in plain order.
 void BringToTileOrder(const ModelWeights& weights, const at::Tensor& parameter);

@@ -138,13 +138,15 @@ void EmbedInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tens
 void EmbedTileOrderInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& out) {
   const int64_t* ids = tokens.data_ptr<int64_t>();
   const int64_t size = table.size(1);
-  ParallelRange(at::get_num_threads(), tokens.size(0), RowGrain(size),
-                [&](int64_t begin, int64_t end) {
-                  for (int64_t t = begin; t < end; ++t) {
-                    kernels::ReadTileOrderRow(Data<kernels::Bf16>(table), size, ids[t],
-                                              Data<kernels::Bf16>(out) + t * size);
-                  }
-                });
+  DispatchDtype(table.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    ParallelRange(
+        at::get_num_threads(), tokens.size(0), RowGrain(size), [&](int64_t begin, int64_t end) {
+          for (int64_t t = begin; t < end; ++t) {
+            kernels::ReadTileOrderRow(Data<T>(table), size, ids[t], Data<T>(out) + t * size);
+          }
+        });
+  });
 }
 
 void RmsNormBackwardInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd,

@@ -48,7 +48,7 @@ void NormAndRotate(const at::Tensor& qkv, const at::Tensor& positions, const Lay
 void SwiGluInto(const at::Tensor& gate_up, const at::Tensor& out);
 // out [T, hidden] = rows of the table [vocab, hidden]; ids are within it.
 void EmbedInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& out);
-// The same from a bf16 table in tile order (tile_product.h).
+// The same from a table in tile order (tile_product.h).
 void EmbedTileOrderInto(const at::Tensor& table, const at::Tensor& tokens, const at::Tensor& out);
 
 // Backward: gradients of weights go to .grad (gradient_sink.h) ------------------------------------

@@ -70,8 +70,9 @@ struct LoadOptions {
   // What such passes compute with between their products, where not AtenFunctions
   // (policy_functions.h); outlives the policy.
   const PolicyFunctions* functions = nullptr;
-  // Only passes without gradients, and no State, Save or CopyFrom of this policy: bf16 matrices may
-  // then lie in the order of the CPU's matrix unit (tile_product.h), in the same memory.
+  // Only passes without gradients, and no State, Save or CopyFrom of this policy: its
+  // matrices may then lie in the order in which products read them (tile_product.h), in the same
+  // memory.
   bool for_decoding = false;
   // Called while the weights are loaded, when those of a unit (weight_watcher.h) are there, unit
   // after unit; it may take the memory of their storages away. An error ends the loading.

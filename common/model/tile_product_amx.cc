@@ -16,6 +16,7 @@ struct alignas(64) TileConfig {
 };
 
 constexpr int64_t kSumsStride = kTileProductColumns;
+constexpr int64_t kStrip = kStripRows<Bf16>;
 constexpr int64_t kTileElements = 512;  // of bf16: 16 rows of 32
 
 // sums[16 or 32 rows, 32 columns] = x w^T. Prefetches bring nothing: they wait in the same buffers
@@ -23,7 +24,7 @@ constexpr int64_t kTileElements = 512;  // of bf16: 16 rows of 32
 template <bool kTwoTiles>
 void Sums(const Bf16* x, const Bf16* second_x, int64_t stride, int64_t second_stride,
           const Bf16* weight, int64_t in, float* sums) {
-  const Bf16* second_strip = weight + kStripRows * in;
+  const Bf16* second_strip = weight + kStrip * in;
   _tile_zero(0);
   _tile_zero(1);
   if constexpr (kTwoTiles) {
@@ -45,10 +46,10 @@ void Sums(const Bf16* x, const Bf16* second_x, int64_t stride, int64_t second_st
   }
   constexpr int64_t kBytes = kSumsStride * int64_t{sizeof(float)};
   _tile_stored(0, sums, kBytes);
-  _tile_stored(1, sums + kStripRows, kBytes);
+  _tile_stored(1, sums + kStrip, kBytes);
   if constexpr (kTwoTiles) {
     _tile_stored(2, sums + kTileProductRows * kSumsStride, kBytes);
-    _tile_stored(3, sums + kTileProductRows * kSumsStride + kStripRows, kBytes);
+    _tile_stored(3, sums + kTileProductRows * kSumsStride + kStrip, kBytes);
   }
 }
 
@@ -57,20 +58,20 @@ __m512 Widen(const Bf16* x) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
-void WriteRows(const TileProductTask& t, const float* sums, int64_t first_row, int64_t rows,
+void WriteRows(const TileProductTask<Bf16>& t, const float* sums, int64_t first_row, int64_t rows,
                int64_t column) {
   __m512 bias[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
   if (t.bias != nullptr) {
     bias[0] = Widen(t.bias + column);
-    bias[1] = Widen(t.bias + column + kStripRows);
+    bias[1] = Widen(t.bias + column + kStrip);
   }
   for (int64_t r = 0; r < rows; ++r) {
     Bf16* y = t.y + (first_row + r) * t.y_stride + column;
     __m512 low = _mm512_add_ps(_mm512_load_ps(sums + r * kSumsStride), bias[0]);
-    __m512 high = _mm512_add_ps(_mm512_load_ps(sums + r * kSumsStride + kStripRows), bias[1]);
+    __m512 high = _mm512_add_ps(_mm512_load_ps(sums + r * kSumsStride + kStrip), bias[1]);
     if (t.accumulate) {
       low = _mm512_add_ps(low, Widen(y));
-      high = _mm512_add_ps(high, Widen(y + kStripRows));
+      high = _mm512_add_ps(high, Widen(y + kStrip));
     }
     const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
     __builtin_memcpy(y, &both, sizeof(both));
@@ -79,7 +80,7 @@ void WriteRows(const TileProductTask& t, const float* sums, int64_t first_row, i
 
 }  // namespace
 
-void TileProduct(const TileProductTask& t, int64_t first, int64_t last) {
+void TileProduct(const TileProductTask<Bf16>& t, int64_t first, int64_t last) {
   const TileConfig config;
   _tile_loadconfig(&config);
   alignas(64) float sums[2 * kTileProductRows * kSumsStride];

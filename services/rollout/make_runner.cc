@@ -91,7 +91,10 @@ absl::StatusOr<ModelRunnerParts> MakeModelRunner(FileSystem& files, const RunCon
   parts.weight_bytes_max = static_cast<uint64_t>(shape.parameter_count()) * 4 + 1024;
   parts.description = absl::StrCat(ArchitectureName(shape.architecture), ", ",
                                    shape.parameter_count(), " parameters, ", config.policy.dtype);
-  if (model->tile_order()) absl::StrAppend(&parts.description, ", on AMX");
+  if (model->tile_order()) {
+    absl::StrAppend(&parts.description,
+                    model->dtype() == at::kBFloat16 ? ", on AMX" : ", on AVX-512");
+  }
   if (cuda) {
     RETURN_IF_ERROR(MakeOnCuda(*model, config, &parts));
   } else {

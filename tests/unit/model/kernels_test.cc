@@ -150,81 +150,119 @@ TEST_CASE("softmax sums, entropy and gradients of a row; not finite is seen") {
   });
 }
 
-TEST_CASE("tile order keeps every row of a weight") {
+namespace {
+
+float Value(float x) { return x; }
+float Value(Bf16 x) { return FromBf16(x); }
+template <typename T>
+std::vector<T> RandomOf(size_t n, uint64_t seed) {
+  std::vector<T> values;
+  for (const float x : Random(n, seed)) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      values.push_back(x);
+    } else {
+      values.push_back(ToBf16(x));
+    }
+  }
+  return values;
+}
+template <typename T>
+std::vector<T> InTileOrder(std::vector<T> weight, int64_t in) {
+  std::vector<T> scratch(static_cast<size_t>(kStripRows<T> * in));
+  const auto strips = static_cast<int64_t>(weight.size() / scratch.size());
+  ToTileOrder(weight.data(), strips, in, scratch.data());
+  return weight;
+}
+
+template <typename T>
+void CheckTileOrder() {
   for (const int64_t in : {32, 96}) {
-    const int64_t out = 3 * kStripRows;
-    std::vector<Bf16> weight;
-    for (const float x : Random(static_cast<size_t>(out * in), 5)) weight.push_back(ToBf16(x));
-    std::vector<Bf16> tiled = weight;
-    std::vector<Bf16> scratch(static_cast<size_t>(kStripRows * in));
-    ToTileOrder(tiled.data(), out / kStripRows, in, scratch.data());
+    const int64_t out = 3 * kStripRows<T>;
+    const auto weight = RandomOf<T>(static_cast<size_t>(out * in), 5);
+    const auto tiled = InTileOrder(weight, in);
     for (int64_t row = 0; row < out; ++row) {
-      std::vector<Bf16> found(static_cast<size_t>(in));
+      std::vector<T> found(static_cast<size_t>(in));
       ReadTileOrderRow(tiled.data(), in, row, found.data());
-      CHECK(std::memcmp(found.data(), weight.data() + row * in, static_cast<size_t>(in) * 2) == 0);
+      CHECK(std::memcmp(found.data(), weight.data() + row * in, found.size() * sizeof(T)) == 0);
     }
   }
 }
 
-TEST_CASE("a tile product equals the sums in double, each row whatever the rows beside it") {
-  if (!TileProductUsable()) {
-    WARN("skipped: this CPU has no bf16 tiles (AMX), or the kernel does not lend them");
-    return;
-  }
+// `rounding`: of a result, relative.
+template <typename T>
+void CheckTileProduct(double rounding) {
   constexpr int64_t kIn = 96, kOut = 64, kRowsMax = 70;
-  std::vector<Bf16> x, weight, bias, before;
-  for (const float f : Random(kRowsMax * (kIn + 8), 1)) x.push_back(ToBf16(f));
-  for (const float f : Random(kOut * kIn, 2)) weight.push_back(ToBf16(f));
-  for (const float f : Random(kOut, 3)) bias.push_back(ToBf16(f));
-  for (const float f : Random(kRowsMax * kOut, 4)) before.push_back(ToBf16(f));
-  std::vector<Bf16> tiled = weight;
-  std::vector<Bf16> scratch(kStripRows * kIn);
-  ToTileOrder(tiled.data(), kOut / kStripRows, kIn, scratch.data());
-  std::vector<Bf16> whole;  // the largest batch's, without bias and sum
+  const auto x = RandomOf<T>(kRowsMax * (kIn + 8), 1);
+  const auto weight = RandomOf<T>(kOut * kIn, 2);
+  const auto bias = RandomOf<T>(kOut, 3);
+  const auto before = RandomOf<T>(kRowsMax * kOut, 4);
+  const auto tiled = InTileOrder(weight, kIn);
+  std::vector<T> whole;  // the largest batch's, without bias and sum
   for (const int64_t rows : {kRowsMax, int64_t{1}, int64_t{15}, int64_t{16}, int64_t{17},
                              int64_t{32}, int64_t{33}, int64_t{48}, int64_t{64}}) {
     for (const bool with_bias : {false, true}) {
       for (const bool accumulate : {false, true}) {
         INFO(rows << " rows" << (with_bias ? ", bias" : "") << (accumulate ? ", added" : ""));
         const int64_t rest = rows % kTileProductRows;
-        std::vector<Bf16> last(kTileProductRows * kIn, Bf16{0});
+        std::vector<T> last(kTileProductRows * kIn, T{});
         for (int64_t r = 0; r < rest; ++r) {
           std::copy_n(x.begin() + (rows - rest + r) * (kIn + 8), kIn, last.begin() + r * kIn);
         }
-        std::vector<Bf16> y(before.begin(), before.begin() + rows * kOut);
-        const TileProductTask task{x.data(),
-                                   kIn + 8,
-                                   rows,
-                                   last.data(),
-                                   tiled.data(),
-                                   kIn,
-                                   with_bias ? bias.data() : nullptr,
-                                   y.data(),
-                                   kOut,
-                                   accumulate};
+        std::vector<T> y(before.begin(), before.begin() + rows * kOut);
+        const TileProductTask<T> task{x.data(),
+                                      kIn + 8,
+                                      rows,
+                                      last.data(),
+                                      tiled.data(),
+                                      kIn,
+                                      with_bias ? bias.data() : nullptr,
+                                      y.data(),
+                                      kOut,
+                                      accumulate};
         TileProduct(task, 0, 32);
         TileProduct(task, 32, kOut);
         if (!with_bias && !accumulate && rows == kRowsMax) whole = y;
         for (int64_t r = 0; r < rows; ++r) {
           for (int64_t c = 0; c < kOut; ++c) {
             const auto at = static_cast<size_t>(r * kOut + c);
-            double sum = with_bias ? FromBf16(bias[static_cast<size_t>(c)]) : 0.0;
-            if (accumulate) sum += FromBf16(before[at]);
+            double sum = with_bias ? Value(bias[static_cast<size_t>(c)]) : 0.0;
+            if (accumulate) sum += Value(before[at]);
             for (int64_t i = 0; i < kIn; ++i) {
-              sum += static_cast<double>(FromBf16(x[static_cast<size_t>(r * (kIn + 8) + i)])) *
-                     FromBf16(weight[static_cast<size_t>(c * kIn + i)]);
+              sum += static_cast<double>(Value(x[static_cast<size_t>(r * (kIn + 8) + i)])) *
+                     Value(weight[static_cast<size_t>(c * kIn + i)]);
             }
-            // One rounding to 8 bits, of sums of about 100 terms of about 4.
-            const double off = std::abs(FromBf16(y[at]) - sum);
-            if (off > std::abs(sum) / 256 + 1e-3)
+            // The result's rounding, and the sum's of about 100 terms of about 4 in fp32.
+            const double off = std::abs(Value(y[at]) - sum);
+            if (off > std::abs(sum) * rounding + 1e-4) {
               FAIL("row " << r << ", column " << c << ": " << off);
-            if (!with_bias && !accumulate && y[at].bits != whole[at].bits) {
+            }
+            if (!with_bias && !accumulate && std::memcmp(&y[at], &whole[at], sizeof(T)) != 0) {
               FAIL("row " << r << " differs from the same row among " << kRowsMax);
             }
           }
         }
       }
     }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("tile order keeps every row of a weight") {
+  CheckTileOrder<float>();
+  CheckTileOrder<Bf16>();
+}
+
+TEST_CASE("a tile product equals the sums in double, each row whatever the rows beside it") {
+  if (TileProductUsable<float>()) {
+    CheckTileProduct<float>(1e-6);
+  } else {
+    WARN("skipped for fp32: this CPU has no AVX-512");
+  }
+  if (TileProductUsable<Bf16>()) {
+    CheckTileProduct<Bf16>(1.0 / 256);
+  } else {
+    WARN("skipped for bf16: this CPU has no tiles of it (AMX), or Linux does not lend them");
   }
 }
 

@@ -126,60 +126,63 @@ ModelConfig TileConfig(Architecture architecture, bool tied) {
   return config;
 }
 
+// Two ways to sum the same products differ by roundings of what they are of.
+void CheckDecoding(const ModelConfig& config, at::ScalarType dtype, double tolerance) {
+  const auto plain = Make(config, dtype);
+  LoadOptions options;
+  options.dtype = dtype;
+  options.for_decoding = true;
+  auto made = PolicyModel::Init(config, 99, options);
+  REQUIRE(made.ok());
+  PolicyModel& decoding = **made;
+  if (!decoding.tile_order()) {
+    WARN("this CPU has no product of this dtype in tile order: the policy is the plain one");
+  }
+  REQUIRE(decoding.LoadState(plain->State()).ok());
+  auto cache = PagedKvCache::Create(config, 8, 16, dtype);
+  REQUIRE(cache.ok());
+  const std::vector<int32_t> table = {0, 1, 2, 3};
+  const at::Tensor tokens = RandomTokens(37, config.vocab_size);
+  const auto logits = [&](PolicyModel& model) {
+    PagedAttention attention(cache->get(), config.query_heads);
+    std::vector<at::Tensor> rows;
+    for (const auto& [first, count] : std::vector<std::pair<int32_t, int32_t>>{{0, 33}, {33, 4}}) {
+      REQUIRE(attention.SetBatch({PagedSequence{table, first, count}}).ok());
+      const at::Tensor hidden =
+          model.Hidden(tokens.narrow(0, first, count), attention.Positions(), attention);
+      rows.push_back(model.Logits(hidden).clone());
+    }
+    return at::cat(rows);
+  };
+  const at::Tensor expected = logits(*plain);
+  CHECK(MaxDiff(expected, logits(decoding)) < tolerance * expected.abs().max().item<double>());
+}
+
 TEST_CASE("a policy for decoding agrees with the learner's, also after a weight swap") {
   for (const Architecture architecture :
        {Architecture::kLlama, Architecture::kQwen2, Architecture::kQwen3}) {
     for (const bool tied : {false, true}) {
-      const ModelConfig config = TileConfig(architecture, tied);
-      const auto plain = Make(config, at::kBFloat16);
-      LoadOptions options;
-      options.dtype = at::kBFloat16;
-      options.for_decoding = true;
-      auto made = PolicyModel::Init(config, 99, options);
-      REQUIRE(made.ok());
-      PolicyModel& decoding = **made;
-      if (!decoding.tile_order()) {
-        WARN("this CPU has no bf16 tiles (AMX): the policy for decoding is the plain one");
-      }
-      REQUIRE(decoding.LoadState(plain->State()).ok());
-      auto cache = PagedKvCache::Create(config, 8, 16, at::kBFloat16);
-      REQUIRE(cache.ok());
-      const std::vector<int32_t> table = {0, 1, 2, 3};
-      const at::Tensor tokens = RandomTokens(37, config.vocab_size);
-      const auto logits = [&](PolicyModel& model) {
-        PagedAttention attention(cache->get(), config.query_heads);
-        std::vector<at::Tensor> rows;
-        for (const auto& [first, count] :
-             std::vector<std::pair<int32_t, int32_t>>{{0, 33}, {33, 4}}) {
-          REQUIRE(attention.SetBatch({PagedSequence{table, first, count}}).ok());
-          const at::Tensor hidden =
-              model.Hidden(tokens.narrow(0, first, count), attention.Positions(), attention);
-          rows.push_back(model.Logits(hidden).clone());
-        }
-        return at::cat(rows);
-      };
-      const at::Tensor expected = logits(*plain);
-      const at::Tensor found = logits(decoding);
-      // Two ways to sum the same bf16 values: they may differ by roundings of activations.
-      CHECK(MaxDiff(expected, found) < 0.03 * expected.abs().max().item<double>());
+      CheckDecoding(TileConfig(architecture, tied), at::kFloat, 1e-5);
+      CheckDecoding(TileConfig(architecture, tied), at::kBFloat16, 0.03);
     }
   }
 }
 
-TEST_CASE("a policy whose shape or dtype does not fit tiles is decoded in plain order") {
+TEST_CASE(
+    "a policy whose shape does not fit, or that is deterministic, is decoded in plain order") {
   LoadOptions options;
   options.for_decoding = true;
-  auto fp32 = PolicyModel::Init(TileConfig(Architecture::kLlama, true), 1, options);
-  REQUIRE(fp32.ok());
-  CHECK_FALSE((*fp32)->tile_order());
-  options.dtype = at::kBFloat16;
-  auto odd = PolicyModel::Init(SmallConfig(Architecture::kLlama, true), 1, options);
-  REQUIRE(odd.ok());
-  CHECK_FALSE((*odd)->tile_order());
-  options.deterministic = true;
-  auto fixed = PolicyModel::Init(TileConfig(Architecture::kLlama, true), 1, options);
-  REQUIRE(fixed.ok());
-  CHECK_FALSE((*fixed)->tile_order());
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    options.dtype = dtype;
+    options.deterministic = false;
+    auto odd = PolicyModel::Init(SmallConfig(Architecture::kLlama, true), 1, options);
+    REQUIRE(odd.ok());
+    CHECK_FALSE((*odd)->tile_order());
+    options.deterministic = true;
+    auto fixed = PolicyModel::Init(TileConfig(Architecture::kLlama, true), 1, options);
+    REQUIRE(fixed.ok());
+    CHECK_FALSE((*fixed)->tile_order());
+  }
 }
 
 TEST_CASE("gradients of every parameter equal finite differences") {
