@@ -30,12 +30,14 @@ struct GatherRowsArgs {
 };
 cudaError_t GatherRows(Dtype dtype, const GatherRowsArgs& args, cudaStream_t stream);
 
-// x += delta (when there is one), y = x / rms(x) * weight.
+// x += delta (when there is one), y = x / rms(x) * weight, rstd = 1 / rms(x) (when it is wanted).
+// Without a delta x is only read.
 struct RmsNormArgs {
   void* x;             // [rows, n]
   const void* delta;   // [rows, n] or nullptr
   const void* weight;  // [n]
   void* y;             // [rows, n]
+  float* rstd;         // [rows] or nullptr
   int rows = 0;
   int n = 0;
   float eps = 0.0f;

@@ -19,7 +19,8 @@ __global__ void GatherRowsKernel(const Unit* table, const int32_t* ids, Unit* ou
 
 // One block a row. A thread writes and reads again the same places only.
 template <typename T, int kPack>
-__global__ void RmsNormKernel(T* x, const T* delta, const T* weight, T* y, int n, float eps) {
+__global__ void RmsNormKernel(T* x, const T* delta, const T* weight, T* y, float* rstd, int n,
+                              float eps) {
   using Values = Pack<T, kPack>;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * n;
   const int first = static_cast<int>(threadIdx.x) * kPack;
@@ -37,6 +38,7 @@ __global__ void RmsNormKernel(T* x, const T* delta, const T* weight, T* y, int n
   }
   sum = BlockReduce<kThreads>(sum, Add());
   const float scale = 1.0f / sqrtf(sum / static_cast<float>(n) + eps);
+  if (rstd != nullptr && threadIdx.x == 0) rstd[blockIdx.x] = scale;
   for (int i = first; i < n; i += kThreads * kPack) {
     const Values v = *reinterpret_cast<const Values*>(x + row + i);
     const Values w = *reinterpret_cast<const Values*>(weight + i);
@@ -157,7 +159,7 @@ cudaError_t RmsNorm(Dtype dtype, const RmsNormArgs& args, cudaStream_t stream) {
     return Launch(packed ? RmsNormKernel<T, kPackCount<T>> : RmsNormKernel<T, 1>,
                   dim3(static_cast<unsigned>(args.rows)), kThreads, stream, static_cast<T*>(args.x),
                   static_cast<const T*>(args.delta), static_cast<const T*>(args.weight),
-                  static_cast<T*>(args.y), args.n, args.eps);
+                  static_cast<T*>(args.y), args.rstd, args.n, args.eps);
   });
 }
 

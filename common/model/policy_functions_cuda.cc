@@ -23,15 +23,15 @@ void Check(cudaError_t error, const char* kernel) {
 void CudaRmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, const at::Tensor& y,
                  const at::Tensor& rstd) {
   TORCH_CHECK(x.is_contiguous() && y.is_contiguous(), "norm: expected contiguous rows");
-  cuda::NormForwardArgs args;
-  args.x = x.const_data_ptr();
+  cuda::RmsNormArgs args{};
+  args.x = x.data_ptr();
   args.weight = weight.const_data_ptr();
   args.y = y.data_ptr();
   args.rstd = rstd.defined() ? rstd.data_ptr<float>() : nullptr;
   args.rows = static_cast<int>(x.size(0));
   args.n = static_cast<int>(x.size(1));
   args.eps = static_cast<float>(eps);
-  Check(cuda::NormForward(DtypeOf(x), args, kStream), "norm");
+  Check(cuda::RmsNorm(DtypeOf(x), args, kStream), "norm");
 }
 
 void CudaRmsNormBackward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd,

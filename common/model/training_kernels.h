@@ -10,20 +10,8 @@
 
 namespace crescendo::cuda {
 
-// y = x / rms(x) * weight; rstd [rows], 1 / rms(x), unless it is nullptr.
-struct NormForwardArgs {
-  const void* x;       // [rows, n]
-  const void* weight;  // [n]
-  void* y;             // [rows, n]
-  float* rstd;
-  int rows = 0;
-  int n = 0;
-  float eps = 0.0f;
-};
-cudaError_t NormForward(Dtype dtype, const NormForwardArgs& args, cudaStream_t stream);
-
-// The gradient of NormForward by x, and that by the weight as sums over parts of the rows, which
-// are the caller's to add up. n up to kNormColumnsMax.
+// The gradient of RmsNorm (cuda_kernels.h) by x, and that by the weight as sums over parts of the
+// rows, which are the caller's to add up. n up to kNormColumnsMax.
 inline constexpr int kNormColumnsMax = 8192;
 inline constexpr int kNormParts = 256;
 struct NormBackwardArgs {

@@ -8,32 +8,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// One block a row.
-template <typename T, int kPack>
-__global__ void NormForwardKernel(const T* x, const T* weight, T* y, float* rstd, int n,
-                                  float eps) {
-  using Values = Pack<T, kPack>;
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * n;
-  const int first = static_cast<int>(threadIdx.x) * kPack;
-  float sum = 0.0f;
-  for (int i = first; i < n; i += kThreads * kPack) {
-    const Values v = *reinterpret_cast<const Values*>(x + row + i);
-    for (int j = 0; j < kPack; ++j) sum = fmaf(Widen(v.value[j]), Widen(v.value[j]), sum);
-  }
-  sum = BlockReduce<kThreads>(sum, Add());
-  const float scale = 1.0f / sqrtf(sum / static_cast<float>(n) + eps);
-  if (rstd != nullptr && threadIdx.x == 0) rstd[blockIdx.x] = scale;
-  for (int i = first; i < n; i += kThreads * kPack) {
-    const Values v = *reinterpret_cast<const Values*>(x + row + i);
-    const Values w = *reinterpret_cast<const Values*>(weight + i);
-    Values out;
-    for (int j = 0; j < kPack; ++j) {
-      out.value[j] = Narrow<T>(Rounded<T>(Widen(v.value[j]) * scale) * Widen(w.value[j]));
-    }
-    *reinterpret_cast<Values*>(y + row + i) = out;
-  }
-}
-
 // One block a part of the rows; a thread adds up the weight's gradient for its own columns.
 template <typename T, int kPack>
 __global__ void NormBackwardKernel(NormBackwardArgs args) {
@@ -132,19 +106,6 @@ __global__ void SwiGluBackwardKernel(const T* gate_up, const T* d_out, T* d_gate
 }
 
 }  // namespace
-
-cudaError_t NormForward(Dtype dtype, const NormForwardArgs& args, cudaStream_t stream) {
-  if (args.rows == 0) return cudaSuccess;
-  return DispatchDtype(dtype, [&](auto type) {
-    using T = decltype(type);
-    const bool packed = args.n % kPackCount<T> == 0 && IsAligned(args.x) && IsAligned(args.y) &&
-                        IsAligned(args.weight);
-    return Launch(packed ? NormForwardKernel<T, kPackCount<T>> : NormForwardKernel<T, 1>,
-                  dim3(static_cast<unsigned>(args.rows)), kThreads, stream,
-                  static_cast<const T*>(args.x), static_cast<const T*>(args.weight),
-                  static_cast<T*>(args.y), args.rstd, args.n, args.eps);
-  });
-}
 
 cudaError_t NormBackward(Dtype dtype, const NormBackwardArgs& args, cudaStream_t stream) {
   if (args.n > kNormColumnsMax) return cudaErrorInvalidValue;
