@@ -91,11 +91,7 @@ class PolicyModel::Impl {
   at::Tensor NarrowLogits(const at::Tensor& hidden) {
     at::NoGradGuard no_grad;
     at::Tensor out = Scratch(&logits_, hidden.size(0), config().vocab_size, weights_->dtype);
-    if (weights_->tile_order) {
-      TileLinearInto(hidden, weights_->head, at::Tensor(), out, false);
-    } else {
-      LinearInto(hidden, weights_->head_t, at::Tensor(), out, false, weights_->deterministic);
-    }
+    Linear(hidden, weights_->head, weights_->head_t, at::Tensor(), out, false);
     return out;
   }
 
@@ -206,29 +202,31 @@ class PolicyModel::Impl {
         EmbedInto(weights_->embedding, tokens, h);
       }
     }
-    const auto linear = [&](const at::Tensor& in, const at::Tensor& w, const at::Tensor& w_t,
-                            const at::Tensor& bias, at::Tensor& out, bool accumulate) {
-      if (weights_->tile_order) {
-        TileLinearInto(in, w, bias, out, accumulate);
-      } else {
-        LinearInto(in, w_t, bias, out, accumulate, weights_->deterministic);
-      }
-    };
     for (int layer = 0; layer < c.layers; ++layer) {
       const WeightUse use(weights_->watcher, 1 + layer);
       const LayerWeights& w = weights_->layers[static_cast<size_t>(layer)];
       RmsNormInto(h, w.input_norm, c.norm_eps, x, none);
-      linear(x, w.qkv, w.qkv_t, w.qkv_bias, qkv, false);
+      Linear(x, w.qkv, w.qkv_t, w.qkv_bias, qkv, false);
       NormAndRotate(qkv, positions, w, c, rope_);
-      linear(attention.Attend(layer, q, k, v), w.o, w.o_t, none, h, true);
+      Linear(attention.Attend(layer, q, k, v), w.o, w.o_t, none, h, true);
       RmsNormInto(h, w.post_norm, c.norm_eps, x, none);
-      linear(x, w.gate_up, w.gate_up_t, none, gate_up, false);
+      Linear(x, w.gate_up, w.gate_up_t, none, gate_up, false);
       SwiGluInto(gate_up, mlp);
-      linear(mlp, w.down, w.down_t, none, h, true);
+      Linear(mlp, w.down, w.down_t, none, h, true);
     }
     const WeightUse use(weights_->watcher, 1 + static_cast<int>(c.layers));
     RmsNormInto(h, weights_->final_norm, c.norm_eps, x, none);
     return x;
+  }
+
+  // The product of linear.h for the order in which the weights lie; `w_t` is `w` transposed.
+  void Linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& w_t,
+              const at::Tensor& bias, at::Tensor& out, bool accumulate) const {
+    if (weights_->tile_order) {
+      TileLinearInto(x, w, bias, out, accumulate);
+    } else {
+      LinearInto(x, w_t, bias, out, accumulate, weights_->deterministic);
+    }
   }
 
   // The first rows of a buffer that only grows.
