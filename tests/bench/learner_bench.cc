@@ -84,7 +84,10 @@ absl::StatusOr<Options> ParseOptions(const std::vector<std::string>& words) {
     } else {
       const auto it = std::find_if(numbers.begin(), numbers.end(),
                                    [&](const auto& number) { return number.first == words[i]; });
-      if (it == numbers.end() || !absl::SimpleAtoi(words[i + 1], it->second) || *it->second < 1) {
+      // What is off when it is not named may be 0.
+      const int least = it == numbers.end() ? 0 : std::min(*it->second, 1);
+      if (it == numbers.end() || !absl::SimpleAtoi(words[i + 1], it->second) ||
+          *it->second < least) {
         return absl::InvalidArgumentError(absl::StrCat("bad option ", words[i], " ", words[i + 1]));
       }
     }

@@ -100,9 +100,8 @@ def learner(options, dtype):
     # A sequence is packed without its last token: prompt 1 and `tokens` sampled ones are as many rows.
     command = [options.bench, "--policy", options.gguf, "--dtype", dtype, "--threads", str(options.threads), "--groups", "1",
                "--samples", str(options.samples), "--prompt", "1", "--tokens", str(options.tokens), "--minibatches", "1",
-               "--microbatch-tokens", str(options.learner_micro * options.tokens), "--steps", "1", "--cold", "1"]
-    if recomputed > 0:
-        command += ["--recompute-layers", str(recomputed)]
+               "--microbatch-tokens", str(options.learner_micro * options.tokens), "--steps", "1", "--cold", "1",
+               "--recompute-layers", str(recomputed)]
     line = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     return {"wall_seconds": line["step_seconds_best"], "cpu_seconds": line["step_cpu_seconds_best"],
             "tokens": line["packed_tokens"], "peak_mib": line["peak_rss_mib"],

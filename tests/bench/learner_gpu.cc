@@ -32,6 +32,7 @@
 #include "common/model/torch_guard.h"
 #include "services/learner/compute_device.h"
 #include "services/learner/optimizer.h"
+#include "tests/bench/distill_shape.h"
 
 namespace crescendo {
 namespace {
@@ -40,13 +41,7 @@ constexpr int kWarmSteps = 2;
 constexpr int kTimedSteps = 5;
 
 ModelConfig Shape(bool tiny) {
-  ModelConfig config;
-  config.architecture = Architecture::kQwen2;
-  config.vocab_size = 151936, config.hidden_size = 1536, config.layers = 28;
-  config.query_heads = 12, config.kv_heads = 2, config.head_dim = 128, config.mlp_size = 8960;
-  config.rope_theta = 1e6;
-  config.qkv_bias = true;
-  config.max_positions = 131072;
+  ModelConfig config = DistillShape();
   if (tiny) {
     config.vocab_size = 512, config.hidden_size = 64, config.layers = 2, config.mlp_size = 128;
     config.query_heads = 4, config.kv_heads = 2, config.head_dim = 16;

@@ -24,6 +24,7 @@
 #include "common/model/cuda_memory.h"
 #include "common/model/cuda_policy.h"
 #include "common/model/model_weights.h"
+#include "tests/bench/distill_shape.h"
 
 namespace crescendo {
 namespace {
@@ -31,17 +32,6 @@ namespace {
 constexpr int kBlockTokens = 16;
 constexpr int kWarmSteps = 5;
 constexpr int kTimedSteps = 40;
-
-ModelConfig Shape() {
-  ModelConfig config;
-  config.architecture = Architecture::kQwen2;
-  config.vocab_size = 151936, config.hidden_size = 1536, config.layers = 28;
-  config.query_heads = 12, config.kv_heads = 2, config.head_dim = 128, config.mlp_size = 8960;
-  config.rope_theta = 1e6;
-  config.qkv_bias = true;
-  config.max_positions = 131072;
-  return config;
-}
 
 // Uniform weights of variance 1 / fan-in (norms 1), made quickly: the time of a step does not
 // depend on them.
@@ -137,7 +127,7 @@ std::vector<int32_t> Contexts(int batch, int mean) {
 
 absl::Status Case(const std::vector<TensorBytes>& state, const std::string& device,
                   double bandwidth, int batch, int mean) {
-  const ModelConfig config = Shape();
+  const ModelConfig config = DistillShape();
   const std::vector<int32_t> contexts = Contexts(batch, mean);
   const int64_t tokens = std::accumulate(contexts.begin(), contexts.end(), int64_t{0});
   CudaPolicyOptions options;
@@ -169,7 +159,7 @@ absl::Status Run(const std::vector<std::pair<int, int>>& cases) {
   cudaDeviceProp properties{};
   RETURN_IF_ERROR(CudaStatus(cudaGetDeviceProperties(&properties, 0), "read device properties"));
   ASSIGN_OR_RETURN(const double bandwidth, CopyBandwidth());
-  const std::vector<ParameterSpec> specs = ParameterSpecs(Shape());
+  const std::vector<ParameterSpec> specs = ParameterSpecs(DistillShape());
   const std::vector<std::string> bytes = RandomBytes(specs);
   std::vector<TensorBytes> state;
   for (size_t i = 0; i < specs.size(); ++i) {

@@ -83,24 +83,30 @@ TEST_CASE("What is written comes back, from a real disk, and the last ones are k
         std::vector<std::string>{"step-000003", "step-000004"});
 }
 
-TEST_CASE("The disk fails at any moment: the newest durable checkpoint is what a restart finds") {
+// Lets the disk fail at each operation of `steps` checkpoints, and crash: the newest durable one is
+// found, and the run goes on from there. `write` and `write_after`, what a restart writes with, are
+// called with (files, store, steps trained).
+template <typename Write, typename WriteAfter>
+void CheckDiskFailures(int64_t checkpoints, int64_t operations_min, const Write& write,
+                       const WriteAfter& write_after) {
   int64_t operations = 0;
   {
     FaultyFiles files(1);
     CheckpointStore store(&files, Options("d"));
-    for (int64_t steps = 1; steps <= 3; ++steps) REQUIRE(store.Write(MakeCheckpoint(steps)).ok());
+    for (int64_t steps = 1; steps <= checkpoints; ++steps) {
+      REQUIRE(write(files, store, steps).ok());
+    }
     operations = files.operations();
   }
-  REQUIRE(operations > 20);
+  REQUIRE(operations > operations_min);
   for (int64_t at = 0; at < operations; ++at) {
     INFO("fails after " << at << " operations");
     FaultyFiles files(100 + static_cast<uint64_t>(at));
     CheckpointStore store(&files, Options("d"));
     files.FailAfter(at);
     int64_t durable = 0;
-    for (int64_t steps = 1; steps <= 3; ++steps) {
-      const absl::Status status = store.Write(MakeCheckpoint(steps));
-      if (!status.ok()) break;
+    for (int64_t steps = 1; steps <= checkpoints; ++steps) {
+      if (!write(files, store, steps).ok()) break;
       durable = steps;
     }
     files.Crash();
@@ -111,11 +117,17 @@ TEST_CASE("The disk fails at any moment: the newest durable checkpoint is what a
     CHECK(found >= durable);
     CHECK(found <= durable + 1);
     if (found > 0) CheckEqual(*loaded->checkpoint, MakeCheckpoint(found));
-    // And the run goes on from there.
-    REQUIRE(store.Write(MakeCheckpoint(found + 1)).ok());
+    REQUIRE(write_after(files, store, found + 1).ok());
     CHECK(store.LoadNewest()->checkpoint->steps_trained == found + 1);
     for (const std::string& path : files.Paths()) CHECK_FALSE(absl::StrContains(path, ".writing"));
   }
+}
+
+TEST_CASE("The disk fails at any moment: the newest durable checkpoint is what a restart finds") {
+  const auto write = [](FaultyFiles&, CheckpointStore& store, int64_t steps) {
+    return store.Write(MakeCheckpoint(steps));
+  };
+  CheckDiskFailures(3, 20, write, write);
 }
 
 TEST_CASE("Any flipped bit or cut file is named, and the one before is used") {
@@ -260,36 +272,12 @@ TEST_CASE("Parts of any number of ranks are cut anew for any other") {
 }
 
 TEST_CASE("The disk of any rank fails at any moment: the newest durable checkpoint is found") {
-  int64_t operations = 0;
-  {
-    FaultyFiles files(1);
-    CheckpointStore store(&files, Options("d"));
-    for (int64_t steps = 1; steps <= 2; ++steps) {
-      REQUIRE(WriteByRanks(files, store, steps, 3).ok());
-    }
-    operations = files.operations();
-  }
-  for (int64_t at = 0; at < operations; ++at) {
-    INFO("fails after " << at << " operations");
-    FaultyFiles files(100 + static_cast<uint64_t>(at));
-    CheckpointStore store(&files, Options("d"));
-    files.FailAfter(at);
-    int64_t durable = 0;
-    for (int64_t steps = 1; steps <= 2; ++steps) {
-      if (!WriteByRanks(files, store, steps, 3).ok()) break;
-      durable = steps;
-    }
-    files.Crash();
-    const absl::StatusOr<LoadedCheckpoint> loaded = store.LoadNewest();
-    REQUIRE(loaded.ok());
-    const int64_t found = loaded->checkpoint.has_value() ? loaded->checkpoint->steps_trained : 0;
-    CHECK(found >= durable);
-    CHECK(found <= durable + 1);
-    if (found > 0) CheckEqual(*loaded->checkpoint, MakeCheckpoint(found));
-    REQUIRE(WriteByRanks(files, store, found + 1, 2).ok());
-    CHECK(store.LoadNewest()->checkpoint->steps_trained == found + 1);
-    for (const std::string& path : files.Paths()) CHECK_FALSE(absl::StrContains(path, ".writing"));
-  }
+  const auto by_ranks = [](int ranks) {
+    return [ranks](FaultyFiles& files, CheckpointStore& store, int64_t steps) {
+      return WriteByRanks(files, store, steps, ranks);
+    };
+  };
+  CheckDiskFailures(2, 20, by_ranks(3), by_ranks(2));
 }
 
 TEST_CASE("Any rank's file that is flipped, cut, missing or another's is named") {

@@ -32,8 +32,8 @@ inline ModelConfig TinyConfig() {
 }
 
 // A policy with weights of a size at which everything matters.
-inline void SaveTinyPolicy(TempDir& dir) {
-  auto model = PolicyModel::Init(TinyConfig(), 5);
+inline void SaveTinyPolicy(TempDir& dir, const ModelConfig& config = TinyConfig()) {
+  auto model = PolicyModel::Init(config, 5);
   REQUIRE(model.ok());
   CounterRng rng(6);
   for (const NamedTensor& parameter : (*model)->parameters()) {
